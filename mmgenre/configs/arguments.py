@@ -1,0 +1,151 @@
+"""The arguments of `train.py` and `evaluate.py`. A field is the flag, the YAML key and the W&B key.
+
+Architecture, loss and preprocessing are not here but in each model's config (`model_config`).
+Processes, precision and sharding are Accelerate's (`accelerate launch`, `accelerate_configs/`).
+"""
+
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+
+def _arg(default: Any, help: str) -> Any:
+    if isinstance(default, (list, dict)):
+        return field(default_factory=lambda: type(default)(default), metadata={"help": help})
+    return field(default=default, metadata={"help": help})
+
+
+@dataclass
+class ModelArguments:
+    _argument_group_name = "model"
+
+    model: str = _arg("mmgenre", "System to train, by its name in mmgenre/models/registry.py.")
+    image_backbone: str | None = _arg(
+        None,
+        "Pretrained poster encoder: a torchvision weight name, a .safetensors or .pth file, a folder "
+        "or a Hub name. Left out: random weights.",
+    )
+    text_backbone: str | None = _arg(
+        None,
+        "Pretrained BERT plot encoder: a folder or a Hub name; gives the tokenizer as well. "
+        "Left out: random weights.",
+    )
+    tokenizer: str | None = _arg(
+        None,
+        "Tokenizer's folder or Hub name where it is not text_backbone's; 'train' makes one from "
+        "the training plots.",
+    )
+    model_config: dict[str, Any] = _arg(
+        {}, "Fields of the model's config, e.g. fusion_tokens=grid loss=bce; values are YAML."
+    )
+
+
+@dataclass
+class DataArguments:
+    _argument_group_name = "data"
+
+    dataset: str | None = _arg(
+        None, "Folder, Hub name, or 'demo' for movies that are drawn on the spot."
+    )
+    data_format: Literal["auto", "hub", "folder"] = _arg(
+        "auto", "Format of the data set; auto finds it from the path."
+    )
+    validation_fraction: float = _arg(
+        0.15, "Share of the training movies held out where the data set names no validation split."
+    )
+    genres: list[str] = _arg(
+        [], "Label names. Left out: all genres of the training movies, sorted."
+    )
+    unknown_genres: Literal["error", "drop"] = _arg(
+        "error", "A held-out movie with a genre that is not among the labels: stop, or drop the genre."
+    )
+    broken_posters: Literal["count", "error"] = _arg(
+        "count", "A poster that cannot be decoded: count, name and treat as missing, or stop."
+    )
+    augmentation: Literal["report", "none"] = _arg(
+        "report", "Training posters: the report's crops, flips, colours and rotations, or none."
+    )
+    dataloader_num_workers: int = _arg(2, "Loader processes a training process.")
+
+
+@dataclass
+class OptimizationArguments:
+    _argument_group_name = "optimization"
+
+    learning_rate: float = _arg(1e-4, "AdamW's learning rate after warm-up.")
+    weight_decay: float = _arg(1e-5, "AdamW's weight decay.")
+    max_grad_norm: float | None = _arg(None, "Clip the gradient to this norm. Left out: no clipping.")
+    warmup_epochs: int = _arg(3, "Epochs of linear warm-up, from a hundredth of learning_rate.")
+    plateau_factor: float = _arg(0.2, "Learning rate is multiplied by this on a plateau.")
+    plateau_patience: int = _arg(2, "Epochs without a better metric that are still no plateau.")
+    early_stopping_patience: int = _arg(5, "Stop after so many epochs in a row without improvement.")
+    early_stopping_min_delta: float = _arg(0.001, "A smaller gain is no improvement.")
+
+
+@dataclass
+class TrainingArguments:
+    _argument_group_name = "training"
+
+    recipe: str | None = _arg(
+        None, "Name in mmgenre/configs/recipes or a YAML file: defaults for all other flags."
+    )
+    output_dir: str = _arg("runs/train", "Folder that the run is written to.")
+    overwrite_output_dir: bool = _arg(False, "Delete the run that output_dir holds, and start anew.")
+    resume_from_checkpoint: str | None = _arg(
+        None,
+        "Continue the run in output_dir with its own configuration: 'last', a checkpoint's name, or "
+        "'auto', which starts anew where there is none.",
+    )
+    seed: int = _arg(42, "Seed of split, weights, order, augmentation and dropout.")
+    num_train_epochs: int = _arg(20, "Epochs at most.")
+    per_device_train_batch_size: int = _arg(16, "Movies a process sees at once in training.")
+    per_device_eval_batch_size: int = _arg(32, "Movies a process sees at once in evaluation.")
+    gradient_accumulation_steps: int = _arg(1, "Batches that make up one optimizer step.")
+    metric_for_best_model: Literal[
+        "f1_macro", "f1_micro", "f1_weighted", "f1_samples", "map_macro", "map_micro"
+    ] = _arg("f1_macro", "Validation metric that drives plateau, early stopping and best checkpoint.")
+    save_total_limit: int = _arg(2, "Checkpoints kept; best and last are never deleted.")
+    logging_steps: int = _arg(50, "Optimizer steps between two lines of the log.")
+
+
+@dataclass
+class TrackingArguments:
+    _argument_group_name = "tracking"
+
+    report_to: Literal["auto", "wandb", "tensorboard", "none"] = _arg(
+        "auto", "auto is W&B where somebody is logged in and otherwise nothing."
+    )
+    project_name: str = _arg("mmgenre", "Project that the run is filed under.")
+    run_name: str | None = _arg(None, "The run's name. Left out: output_dir's last part.")
+
+
+@dataclass
+class EvaluationArguments:
+    _argument_group_name = "evaluation"
+
+    checkpoint: str = _arg("best", "Checkpoint of a run: best, last or a name such as epoch_0003.")
+    split: Literal["train", "validation", "test"] = _arg("validation", "Movies to evaluate on.")
+    dataset: str | None = _arg(None, "Other data set than the run's own; needed for a bare model.")
+    data_format: Literal["auto", "hub", "folder"] = _arg(
+        "auto", "Format of that data set; auto finds it from the path."
+    )
+    unknown_genres: Literal["error", "drop"] | None = _arg(
+        None, "A genre that the model does not know: stop, or drop it. Left out: as in training."
+    )
+    report_dir: str | None = _arg(
+        None, "Folder for the figures. Left out: reports/SPLIT in the run, or beside you for a model."
+    )
+    per_device_eval_batch_size: int | None = _arg(
+        None, "Movies a process sees at once. Left out: as in training."
+    )
+    dataloader_num_workers: int | None = _arg(None, "Loader processes. Left out: as in training.")
+
+
+@dataclass
+class TrainConfig:
+    """The resolved configuration of a training run."""
+
+    model: ModelArguments
+    data: DataArguments
+    optimization: OptimizationArguments
+    training: TrainingArguments
+    tracking: TrackingArguments

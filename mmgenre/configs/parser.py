@@ -1,0 +1,245 @@
+"""One order of precedence: defaults < recipe < the configuration of a resumed run < command line."""
+
+import argparse
+import dataclasses
+import difflib
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NoReturn
+
+import yaml
+from transformers import HfArgumentParser
+
+from mmgenre.configs.arguments import (
+    DataArguments,
+    EvaluationArguments,
+    ModelArguments,
+    OptimizationArguments,
+    TrackingArguments,
+    TrainConfig,
+    TrainingArguments,
+)
+from mmgenre.constants import CONFIG_FILE
+from mmgenre.utils.errors import UserError
+
+RECIPES_DIR = Path(__file__).parent / "recipes"
+# What a run does once is not part of what it is: a resumed run must not inherit it.
+_NOT_SAVED = ("overwrite_output_dir", "resume_from_checkpoint")
+_POSITIVE = (
+    "num_train_epochs",
+    "per_device_train_batch_size",
+    "per_device_eval_batch_size",
+    "gradient_accumulation_steps",
+    "learning_rate",
+    "logging_steps",
+    "save_total_limit",
+    "early_stopping_patience",
+)
+_NOT_NEGATIVE = (
+    "weight_decay",
+    "warmup_epochs",
+    "plateau_patience",
+    "early_stopping_min_delta",
+    "dataloader_num_workers",
+)
+
+
+def parse_train_arguments(argv: Sequence[str] | None = None) -> TrainConfig:
+    """Resolve recipe, resumed configuration and command line.
+
+    Raises:
+        UserError: An unknown flag, recipe or key, a value of the wrong type or out of range.
+    """
+    argv = list(sys.argv[1:] if argv is None else argv)
+    early = _early_flags(argv)
+    tokens: list[str] = []
+    parser = _Parser([field.type for field in dataclasses.fields(TrainConfig)])
+    if early.recipe is not None:
+        tokens += parser.tokens_from_yaml(find_recipe(early.recipe))
+    if early.resume_from_checkpoint is not None:
+        saved = Path(early.output_dir or _output_dir(parser, tokens)) / CONFIG_FILE
+        if saved.is_file():
+            tokens += parser.tokens_from_yaml(saved)
+    config = TrainConfig(*parser.parse(tokens + argv))
+    _check_ranges(config)
+    return config
+
+
+def parse_evaluation_arguments(argv: Sequence[str] | None = None) -> tuple[str, EvaluationArguments]:
+    """The run or model to evaluate, and how.
+
+    Raises:
+        UserError: As `parse_train_arguments`.
+    """
+    parser = _Parser([EvaluationArguments])
+    parser.add_argument(
+        "run_or_model",
+        metavar="RUN_OR_MODEL",
+        help="Folder of a training run, folder of a saved model, or a model's Hub name.",
+    )
+    args, namespace = parser.parse(list(sys.argv[1:] if argv is None else argv))
+    return namespace.run_or_model, args
+
+
+def find_recipe(name: str) -> Path:
+    """The YAML file of a recipe.
+
+    Raises:
+        UserError: There is none; the message names the nearest.
+    """
+    if Path(name).suffix in (".yaml", ".yml"):
+        if not Path(name).is_file():
+            raise UserError(f"recipe file {name!r} does not exist")
+        return Path(name)
+    names = sorted(path.stem for path in RECIPES_DIR.glob("*.yaml"))
+    if name not in names:
+        raise UserError(f"recipe {name!r} is unknown; {_nearest(name, names)}")
+    return RECIPES_DIR / f"{name}.yaml"
+
+
+def save_config(config: TrainConfig, path: Path) -> None:
+    """Write the resolved configuration as one flat mapping."""
+    path.write_text(yaml.safe_dump(flatten(config), sort_keys=False), encoding="utf-8")
+
+
+def load_config(path: Path) -> TrainConfig:
+    """Read what `save_config` wrote.
+
+    Raises:
+        UserError: The file is missing, broken, or holds an unknown key or a wrong value.
+    """
+    parser = _Parser([field.type for field in dataclasses.fields(TrainConfig)])
+    return TrainConfig(*parser.parse(parser.tokens_from_yaml(path)))
+
+
+def flatten(config: TrainConfig) -> dict[str, Any]:
+    """Flag to value, without what a run does only once."""
+    groups = dataclasses.asdict(config).values()
+    return {k: v for group in groups for k, v in group.items() if k not in _NOT_SAVED}
+
+
+class _KeyValues(argparse.Action):
+    """`--model_config a=1 b=x`: merged into what a recipe gave, values read as YAML."""
+
+    def __call__(
+        self, parser: Any, namespace: Any, values: Any, option_string: str | None = None
+    ) -> None:
+        merged = dict(getattr(namespace, self.dest) or {})
+        for item in values:
+            key, equals, text = item.partition("=")
+            if not equals:
+                parser.error(f"{option_string} takes KEY=VALUE, not {item!r}")
+            merged[key] = _number(yaml.safe_load(text))
+        setattr(namespace, self.dest, merged)
+
+
+class _Parser(HfArgumentParser):
+    def __init__(self, dataclass_types: list[Any]) -> None:
+        super().__init__(dataclass_types, allow_abbrev=False)
+
+    @staticmethod
+    def _parse_dataclass_field(parser: Any, field: Any) -> None:
+        if field.name == "model_config":
+            parser.add_argument(
+                "--model_config",
+                action=_KeyValues,
+                nargs="+",
+                default={},
+                metavar="KEY=VALUE",
+                help=field.metadata["help"],
+            )
+        else:
+            HfArgumentParser._parse_dataclass_field(parser, field)
+
+    def error(self, message: str) -> NoReturn:
+        raise UserError(f"{message} (--help lists all flags)")
+
+    def parse(self, tokens: list[str]) -> tuple[Any, ...]:
+        *parsed, remaining = self.parse_args_into_dataclasses(
+            tokens, return_remaining_strings=True, look_for_args_file=False
+        )
+        if remaining:
+            flag = remaining[0]
+            name = flag.split("=")[0].lstrip("-")
+            known = [*self._flags(), "help"]
+            hint = _nearest(name, known) if flag.startswith("-") else "flags start with --"
+            self.error(f"unknown argument {flag!r}; {hint}")
+        return tuple(parsed)
+
+    def tokens_from_yaml(self, path: Path) -> list[str]:
+        """A YAML mapping as command-line tokens, so that argparse casts and checks its values.
+
+        (YAML reads 5e-5 as text, and argparse's `set_defaults` takes unknown keys in silence.)
+        """
+        try:
+            values = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
+        except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+            raise UserError(f"{path} cannot be read as YAML: {' '.join(str(error).split())}") from error
+        if not isinstance(values, dict):
+            raise UserError(f"{path} must hold a mapping of flags to values")
+        known = self._flags()
+        tokens: list[str] = []
+        for key, value in values.items():
+            if key not in known or key == "recipe" and path.parent == RECIPES_DIR:
+                raise UserError(f"{path}: key {key!r} is unknown; {_nearest(str(key), known)}")
+            if key == "model_config":
+                if not isinstance(value, dict):
+                    raise UserError(f"{path}: model_config must be a mapping, not {value!r}")
+                pairs = [f"{k}={json.dumps(v)}" for k, v in value.items()]
+                tokens += ["--model_config", *pairs] if pairs else []
+            elif isinstance(value, list):
+                tokens += [f"--{key}", *map(str, value)] if value else []
+            elif value is not None:
+                tokens.append(f"--{key}={value}")
+        try:
+            self.parse(tokens)
+        except UserError as error:
+            raise UserError(f"{path}: {error}") from error
+        return tokens
+
+    def _flags(self) -> list[str]:
+        return [field.name for dtype in self.dataclass_types for field in dataclasses.fields(dtype)]
+
+
+def _early_flags(argv: list[str]) -> argparse.Namespace:
+    """The three flags that decide where the other defaults come from."""
+    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
+    for flag in ("recipe", "output_dir", "resume_from_checkpoint"):
+        parser.add_argument(f"--{flag}")
+    try:
+        return parser.parse_known_args(argv)[0]
+    except argparse.ArgumentError as error:
+        raise UserError(f"{error} (--help lists all flags)") from error
+
+
+def _output_dir(parser: _Parser, tokens: list[str]) -> str:
+    return TrainConfig(*parser.parse(tokens)).training.output_dir
+
+
+def _number(value: Any) -> Any:
+    """YAML 1.1 reads 5e-5 as text; a person means the number."""
+    if isinstance(value, str):
+        try:
+            return float(value)
+        except ValueError:
+            return value
+    return value
+
+
+def _nearest(name: str, names: Sequence[str]) -> str:
+    near = difflib.get_close_matches(name, names, n=1)
+    return f"did you mean {near[0]!r}?" if near else f"there are {', '.join(names)}"
+
+
+def _check_ranges(config: TrainConfig) -> None:
+    values = flatten(config)
+    for names, fits, what in (
+        (_POSITIVE, lambda v: v > 0, "above 0"),
+        (_NOT_NEGATIVE, lambda v: v >= 0, "0 or above"),
+        (("validation_fraction", "plateau_factor"), lambda v: 0 < v < 1, "between 0 and 1"),
+    ):
+        for name in names:
+            if not fits(values[name]):
+                raise UserError(f"{name} is {values[name]}; it must be {what}")

@@ -1,0 +1,140 @@
+"""Genre names, and the vocabulary that gives each its place in the label vector."""
+
+import logging
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import Literal
+
+from mmgenre.data.records import MovieRecord
+from mmgenre.utils.errors import UserError
+
+logger = logging.getLogger(__name__)
+
+
+def canonical_genre(name: str) -> str:
+    """`name` in the one spelling that is compared and stored: lower case, single spaces."""
+    return " ".join(name.casefold().split())
+
+
+def canonical_genres(names: Iterable[str]) -> tuple[str, ...]:
+    """The canonical names in the order given, without repeats and empty names."""
+    canonical = (canonical_genre(name) for name in names)
+    return tuple(dict.fromkeys(name for name in canonical if name))
+
+
+@dataclass(frozen=True)
+class GenreVocabulary:
+    """The genres that a model tells apart; the place of a genre is its column in the logits.
+
+    Attributes:
+        genres: In label order; made canonical here.
+
+    Raises:
+        UserError: No genre, an empty one, or one that is there twice.
+    """
+
+    genres: tuple[str, ...]
+
+    def __post_init__(self) -> None:
+        genres = tuple(canonical_genre(name) for name in self.genres)
+        counts = Counter(genres)
+        repeated = [genre for genre in counts if counts[genre] > 1]
+        if not genres or "" in counts or repeated:
+            wrong = f"has {', '.join(repeated)} more than once" if repeated else "has an empty name"
+            raise UserError(
+                f"the list of genres {'is empty' if not genres else wrong}; "
+                "name every genre exactly once"
+            )
+        object.__setattr__(self, "genres", genres)
+
+    @classmethod
+    def from_records(cls, records: Iterable[MovieRecord]) -> "GenreVocabulary":
+        """The genres of `records` (the training movies) in alphabetical order."""
+        return cls(tuple(sorted({genre for record in records for genre in record.genres})))
+
+    @cached_property
+    def label2id(self) -> dict[str, int]:
+        return {genre: index for index, genre in enumerate(self.genres)}
+
+    @property
+    def id2label(self) -> dict[int, str]:
+        return dict(enumerate(self.genres))
+
+    def __len__(self) -> int:
+        return len(self.genres)
+
+    def index(self, genre: str) -> int:
+        """The label of `genre`, in any spelling.
+
+        Raises:
+            UserError: It is not in the vocabulary.
+        """
+        try:
+            return self.label2id[canonical_genre(genre)]
+        except KeyError:
+            known = ", ".join(self.genres)
+            raise UserError(f"genre {genre!r} is unknown; the vocabulary has {known}") from None
+
+    def encode(self, genres: Iterable[str]) -> list[float]:
+        """The multi-hot label vector, shape (num_genres,), 0.0 or 1.0.
+
+        Raises:
+            UserError: A genre is not in the vocabulary.
+        """
+        labels = [0.0] * len(self)
+        for genre in genres:
+            labels[self.index(genre)] = 1.0
+        return labels
+
+
+def check_known(
+    records: Sequence[MovieRecord],
+    vocabulary: GenreVocabulary,
+    split_name: str,
+    unknown_genres: Literal["error", "drop"],
+) -> list[MovieRecord]:
+    """`records` with no genre outside `vocabulary`; no movie is left out.
+
+    Args:
+        records: The movies of one split.
+        vocabulary: The genres that the model knows.
+        split_name: For the message.
+        unknown_genres: `drop` takes the unknown genres off their movies and logs how many.
+
+    Raises:
+        UserError: A genre is unknown and `unknown_genres` is `error`.
+    """
+    counts: Counter[str] = Counter()
+    examples: dict[str, str] = {}
+    known_records = []
+    for record in records:
+        unknown = [genre for genre in record.genres if genre not in vocabulary.label2id]
+        counts.update(unknown)
+        for genre in unknown:
+            examples.setdefault(genre, record.id)
+        known = tuple(genre for genre in record.genres if genre in vocabulary.label2id)
+        known_records.append(replace(record, genres=known) if unknown else record)
+    if not counts:
+        return known_records
+    listed = ", ".join(
+        f"{genre} (movies: {count}, such as {examples[genre]})"
+        for genre, count in counts.most_common()
+    )
+    if unknown_genres == "error":
+        raise UserError(
+            f"the {split_name} split has genres that the vocabulary lacks: {listed}; "
+            "`--unknown_genres drop` drops these labels, `--genres` names the vocabulary"
+        )
+    without = sum(
+        not known.genres and bool(record.genres)
+        for record, known in zip(records, known_records, strict=True)
+    )
+    logger.warning(
+        "dropped unknown genres from the %s split: %s; %d movies have no genre left",
+        split_name,
+        listed,
+        without,
+    )
+    return known_records

@@ -1,0 +1,60 @@
+"""What every reader yields: one movie."""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Protocol
+
+VALIDATION = "validation"
+SPLITS = ("train", VALIDATION, "test")
+
+
+class Poster(Protocol):
+    """Where a poster's encoded bytes are. Cheap to hold and to pickle; nothing is decoded here."""
+
+    @property
+    def name(self) -> str:
+        """What to call the poster in a message: a path, or a file and row."""
+
+    def read(self) -> bytes:
+        """The encoded bytes.
+
+        Raises:
+            OSError: The bytes cannot be read.
+        """
+
+
+@dataclass(frozen=True)
+class FilePoster:
+    """A poster in a file of its own."""
+
+    path: Path
+
+    @property
+    def name(self) -> str:
+        return str(self.path)
+
+    def read(self) -> bytes:
+        return self.path.read_bytes()
+
+
+@dataclass(frozen=True)
+class MovieRecord:
+    """One movie as the data set gives it, before any tokeniser or image transform.
+
+    Attributes:
+        id: Unique in the data set.
+        plot: None or "" where the movie has none.
+        genres: Canonical names (see `labels.canonical_genre`), without repeats.
+        poster: None where the movie has none.
+        credits: Role (`director`, `producer`, `writer`, ...) to the names in that role.
+        split: `train`, `validation`, `test`, or None where the format names no split.
+    """
+
+    id: str
+    plot: str | None
+    genres: tuple[str, ...]
+    poster: Poster | None
+    title: str | None = None
+    year: int | None = None
+    credits: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    split: str | None = None

@@ -1,0 +1,56 @@
+"""Blocks that two systems or more are built from."""
+
+import torch
+from torch import nn
+from torchvision.models.resnet import BasicBlock, Bottleneck, ResNet
+
+# torchvision's residual networks as (block, blocks per stage); resnet10 is its smallest regular
+# sibling, for training from scratch on small data. torchvision has no pretrained weights for it.
+RESNETS: dict[str, tuple[type[BasicBlock] | type[Bottleneck], list[int]]] = {
+    "resnet10": (BasicBlock, [1, 1, 1, 1]),
+    "resnet18": (BasicBlock, [2, 2, 2, 2]),
+    "resnet34": (BasicBlock, [3, 4, 6, 3]),
+    "resnet50": (Bottleneck, [3, 4, 6, 3]),
+    "resnet101": (Bottleneck, [3, 4, 23, 3]),
+    "resnet152": (Bottleneck, [3, 8, 36, 3]),
+}
+
+
+class ResNetEncoder(ResNet):
+    """A torchvision ResNet without its classifier, under torchvision's own parameter names.
+
+    Maps posters (batch, 3, height, width) to region features (batch, feature_dim, height / 32,
+    width / 32); `pool` averages them to (batch, feature_dim), which is what torchvision's `fc` sees.
+    """
+
+    def __init__(self, name: str) -> None:
+        super().__init__(*RESNETS[name])
+        self.feature_dim: int = self.fc.in_features
+        del self.fc
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = self.maxpool(self.relu(self.bn1(self.conv1(x))))
+        return self.layer4(self.layer3(self.layer2(self.layer1(x))))
+
+    def pool(self, regions: torch.Tensor) -> torch.Tensor:
+        return self.avgpool(regions).flatten(1)
+
+
+class SwiGLU(nn.Module):
+    """Gated feed-forward layer, (SiLU(x W1) * (x W3)) W2 (report, eq. 1; Shazeer 2020, eq. 6).
+
+    All three linear maps have biases. Input (..., in_features), output (..., out_features).
+
+    Args:
+        expansion: Hidden size as a multiple of `in_features`, rounded down.
+    """
+
+    def __init__(self, in_features: int, out_features: int, expansion: float = 8 / 3) -> None:
+        super().__init__()
+        hidden = int(in_features * expansion)
+        self.w1 = nn.Linear(in_features, hidden)
+        self.w3 = nn.Linear(in_features, hidden)
+        self.w2 = nn.Linear(hidden, out_features)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.w2(nn.functional.silu(self.w1(x)) * self.w3(x))

@@ -1,0 +1,52 @@
+"""Decoding posters of any kind to RGB. Beside the models because a saved processor needs it too."""
+
+import warnings
+from pathlib import Path
+from typing import IO
+
+import numpy as np
+from PIL import Image, ImageOps, UnidentifiedImageError
+
+# Posters of MM-IMDb reach 175 million pixels; Pillow itself refuses twice this figure.
+MAX_PIXELS = 179_000_000
+
+
+def open_poster(source: str | Path | IO[bytes], min_side: int | None = None) -> Image.Image:
+    """Decode a poster's first frame to 8-bit RGB, upright.
+
+    Transparency is laid over white, 16-bit greys are scaled to 8 bits, EXIF rotation is applied.
+
+    Args:
+        source: Path or binary file.
+        min_side: A JPEG may be decoded at a half, quarter or eighth of its size (several times
+            faster) as long as its sides stay at least so many pixels. None decodes at full size.
+
+    Raises:
+        OSError: It is no picture, is truncated, or has more than `MAX_PIXELS` pixels.
+    """
+    try:
+        with warnings.catch_warnings():
+            # Large posters are expected here; above the limit Pillow raises.
+            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+            with Image.open(source) as picture:
+                if min_side is not None:
+                    picture.draft("RGB", (min_side, min_side))
+                picture.load()
+                return _to_rgb(ImageOps.exif_transpose(picture))
+    except UnidentifiedImageError as error:
+        raise OSError("not a picture") from error
+    # Pillow's decoders raise kinds of their own for broken headers
+    except (OSError, SyntaxError, ValueError, TypeError, Image.DecompressionBombError) as error:
+        raise OSError(" ".join(str(error).split()) or type(error).__name__) from error
+
+
+def _to_rgb(picture: Image.Image) -> Image.Image:
+    if picture.mode in ("I", "F") or picture.mode.startswith("I;16"):
+        values = np.asarray(picture, dtype=np.float64)
+        scale = 1 if values.max(initial=0) <= 255 else 65535 / 255
+        return Image.fromarray((values / scale).clip(0, 255).astype(np.uint8)).convert("RGB")
+    if picture.has_transparency_data:
+        picture = picture.convert("RGBA")
+        white = Image.new("RGBA", picture.size, "white")
+        return Image.alpha_composite(white, picture).convert("RGB")
+    return picture.convert("RGB")

@@ -1,0 +1,160 @@
+"""Posters and plots to model inputs."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+from transformers import (
+    BatchFeature,
+    PreTrainedTokenizerBase,
+    ProcessorMixin,
+    TensorType,
+    ViTImageProcessor,
+)
+
+from .base import GenreConfig
+from .pictures import open_poster
+
+Poster = Image.Image | torch.Tensor | np.ndarray | str | Path
+# Every field here is an attribute of the processor and a field of the config, which owns its value.
+_FIELDS = ("modalities", "max_length", "padding", "missing_modality", "missing_plot")
+
+
+class MMGenreProcessor(ProcessorMixin):
+    """Image processor and tokenizer in one.
+
+    Posters are resized to a square without keeping their aspect ratio, rescaled to [0, 1] and
+    normalised (report, section 4.2); plots are tokenised and cut to `max_length`.
+
+    Args:
+        image_processor: Resizes and normalises.
+        tokenizer: The text encoder's own.
+        modalities, max_length, padding, missing_modality, missing_plot: As in `GenreConfig`.
+    """
+
+    def __init__(
+        self,
+        image_processor: ViTImageProcessor,
+        tokenizer: PreTrainedTokenizerBase,
+        modalities: Sequence[str] = ("image", "text"),
+        max_length: int = 128,
+        padding: str = "longest",
+        missing_modality: str = "fill",
+        missing_plot: str = "No plot found.",
+    ) -> None:
+        super().__init__(image_processor, tokenizer)
+        self.modalities = list(modalities)
+        self.max_length = max_length
+        self.padding = padding
+        self.missing_modality = missing_modality
+        self.missing_plot = missing_plot
+
+    @classmethod
+    def from_config(
+        cls, config: GenreConfig, tokenizer: PreTrainedTokenizerBase
+    ) -> "MMGenreProcessor":
+        """The processor that belongs to a model.
+
+        Raises:
+            ValueError: The tokenizer has more tokens than the text encoder has embeddings, or other
+                special tokens.
+        """
+        vocab_size = config.text_config.vocab_size
+        if len(tokenizer) > vocab_size:
+            raise ValueError(
+                f"the tokenizer {tokenizer.name_or_path!r} has {len(tokenizer)} tokens, but the text "
+                f"encoder has embeddings for {vocab_size}; take both from the same model"
+            )
+        if config.max_length > config.text_config.max_position_embeddings:
+            raise ValueError(
+                f"max_length is {config.max_length}; the text encoder has "
+                f"{config.text_config.max_position_embeddings} positions"
+            )
+        image_processor = ViTImageProcessor(
+            size={"height": config.image_size, "width": config.image_size},
+            image_mean=list(config.image_mean),
+            image_std=list(config.image_std),
+        )
+        return cls(image_processor, tokenizer, **{name: getattr(config, name) for name in _FIELDS})
+
+    def __call__(
+        self,
+        images: Poster | Sequence[Poster | None] | None = None,
+        text: str | Sequence[str | None] | None = None,
+        return_tensors: str | TensorType = "pt",
+        **kwargs: Any,
+    ) -> BatchFeature:
+        """Inputs for the model's `forward`.
+
+        Args:
+            images: A poster or a list of them: PIL image, path, or array (3, height, width) or
+                (height, width, 3) of bytes; None where a movie has none.
+            text: A plot or a list of them; None or "" where a movie has none.
+
+        Returns:
+            `pixel_values` (batch, 3, image_size, image_size) and `input_ids`, `attention_mask`
+            (batch, length), as far as the model has the modality; under
+            `missing_modality="learned"` also `image_present` and `text_present` (batch,).
+
+        Raises:
+            ValueError: Neither is given, or the two lists differ in length.
+            OSError: A path is not a readable picture.
+        """
+        posters = [images] if images is not None and _is_one_poster(images) else images
+        plots = [text] if isinstance(text, str) else text
+        if posters is None and plots is None:
+            raise ValueError("give images, text or both")
+        size = len(plots) if posters is None else len(posters)
+        posters = [None] * size if posters is None else list(posters)
+        plots = [None] * size if plots is None else list(plots)
+        if len(posters) != len(plots):
+            raise ValueError(f"{len(posters)} images were given with {len(plots)} texts")
+
+        data: dict[str, torch.Tensor] = {}
+        if "image" in self.modalities:
+            data["pixel_values"] = self._pixels(posters)
+        if "text" in self.modalities:
+            data.update(
+                self.tokenizer(
+                    [plot or self._absent_plot for plot in plots],
+                    truncation=True,
+                    max_length=self.max_length,
+                    padding=self.padding,
+                    return_token_type_ids=False,
+                    return_tensors="pt",
+                    **kwargs,
+                )
+            )
+        if self.missing_modality == "learned":
+            data["image_present"] = torch.tensor([poster is not None for poster in posters])
+            data["text_present"] = torch.tensor([bool(plot) for plot in plots])
+        return BatchFeature(data, tensor_type=return_tensors)
+
+    @property
+    def _absent_plot(self) -> str:
+        return "" if self.missing_modality == "learned" else self.missing_plot
+
+    def _pixels(self, posters: list[Any]) -> torch.Tensor:
+        """(batch, 3, height, width), zero where there is no poster."""
+        size = self.image_processor.size
+        pixels = torch.zeros(len(posters), 3, size["height"], size["width"])
+        there = [i for i, poster in enumerate(posters) if poster is not None]
+        if there:
+            pictures = [_to_picture(posters[i]) for i in there]
+            pixels[there] = self.image_processor(pictures, return_tensors="pt")["pixel_values"]
+        return pixels
+
+
+def _to_picture(poster: Poster) -> Image.Image | torch.Tensor | np.ndarray:
+    if isinstance(poster, (str, Path)):
+        return open_poster(poster)
+    return poster.convert("RGB") if isinstance(poster, Image.Image) else poster
+
+
+def _is_one_poster(images: Any) -> bool:
+    if isinstance(images, (torch.Tensor, np.ndarray)):
+        return images.ndim == 3
+    return isinstance(images, (Image.Image, str, Path))

@@ -1,0 +1,133 @@
+"""The systems by name: a literal table, imported only when asked for."""
+
+import dataclasses
+import difflib
+import importlib
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+if TYPE_CHECKING:
+    from .base import GenreConfig, GenrePreTrainedModel
+
+
+class System(NamedTuple):
+    """Where a system's three classes are, as `module:Class` beside this file."""
+
+    config: str
+    model: str
+    processor: str
+
+
+SYSTEMS: dict[str, System] = {
+    "mmgenre": System(
+        "configuration_mmgenre:MMGenreConfig",
+        "modeling_mmgenre:MMGenreForSequenceClassification",
+        "processing_mmgenre:MMGenreProcessor",
+    ),
+}
+
+
+def load_class(reference: str) -> Any:
+    """The class behind `module:Class`."""
+    module, _, name = reference.partition(":")
+    return getattr(importlib.import_module(f".{module}", __package__), name)
+
+
+def get_system(name: str) -> System:
+    """Look a system up.
+
+    Raises:
+        ValueError: There is no such system; the message names the nearest and all.
+    """
+    if name not in SYSTEMS:
+        near = difflib.get_close_matches(name, SYSTEMS, n=1)
+        hint = f"did you mean {near[0]!r}? " if near else ""
+        raise ValueError(f"model {name!r} is unknown; {hint}the models are {', '.join(SYSTEMS)}")
+    return SYSTEMS[name]
+
+
+def create_config(
+    name: str,
+    genres: Sequence[str],
+    model_config: Mapping[str, Any],
+    text_backbone: str | None = None,
+) -> "GenreConfig":
+    """A system's config from a recipe's `model_config`.
+
+    Args:
+        genres: Label names in label order.
+        text_backbone: Where `text_config` is taken from, unless `model_config` gives it.
+
+    Raises:
+        ValueError: A key is unknown (the message names the nearest) or a value has the wrong type.
+    """
+    from huggingface_hub.errors import StrictDataclassError
+    from transformers import PreTrainedConfig
+
+    from .base import read_text_config
+
+    config_class = load_class(get_system(name).config)
+    inherited = {field.name for field in dataclasses.fields(PreTrainedConfig)}
+    known = [f.name for f in dataclasses.fields(config_class) if f.name not in inherited]
+    for key in model_config:
+        if key not in known:
+            near = difflib.get_close_matches(key, known, n=1)
+            hint = f"did you mean {near[0]!r}?" if near else f"it has {', '.join(known)}"
+            raise ValueError(f"model_config key {key!r} is unknown to model {name!r}; {hint}")
+    values = dict(model_config)
+    if text_backbone is not None and "text_config" in known and "text_config" not in values:
+        values["text_config"] = read_text_config(text_backbone)
+    try:
+        return config_class(
+            id2label=dict(enumerate(genres)),
+            label2id={genre: index for index, genre in enumerate(genres)},
+            **values,
+        )
+    except (StrictDataclassError, TypeError) as error:
+        raise ValueError(f"model_config: {' '.join(str(error).split())}") from error
+
+
+def load_model(path: str) -> "GenrePreTrainedModel":
+    """A saved model of any system, from a folder or by its Hub name.
+
+    Raises:
+        ValueError: There is no model at `path`, or a file of it is missing or broken.
+    """
+    return _load(path, "model")
+
+
+def load_processor(path: str) -> Any:
+    """The processor saved beside a model.
+
+    Raises:
+        ValueError: As `load_model`.
+    """
+    return _load(path, "processor")
+
+
+def _load(path: str, part: str) -> Any:
+    from huggingface_hub import hf_hub_download
+
+    try:
+        folder = Path(path)
+        file = folder / "config.json" if folder.is_dir() else hf_hub_download(path, "config.json")
+        model_type = json.loads(Path(file).read_text(encoding="utf-8")).get("model_type", "none")
+        return load_class(getattr(get_system(model_type), part)).from_pretrained(path)
+    except FileNotFoundError as error:
+        raise ValueError(f"{path!r} is not a saved model: {error.filename} is missing") from error
+    except Exception as error:  # json, safetensors and the Hub each raise kinds of their own
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise ValueError(f"{path!r} cannot be loaded as a model: {reason}") from error
+
+
+def register_auto_classes() -> None:
+    """Make `AutoConfig`, `AutoModelForSequenceClassification` and `AutoProcessor` know all systems."""
+    from transformers import AutoConfig, AutoModelForSequenceClassification, AutoProcessor
+
+    for system in SYSTEMS.values():
+        config, model, processor = (load_class(reference) for reference in system)
+        AutoConfig.register(config.model_type, config, exist_ok=True)
+        AutoModelForSequenceClassification.register(config, model, exist_ok=True)
+        AutoProcessor.register(config, processor, exist_ok=True)

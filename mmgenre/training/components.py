@@ -1,0 +1,199 @@
+"""Builds what `train.py` and `evaluate.py` put together, from the resolved configuration."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from accelerate import Accelerator
+from accelerate.utils import set_seed
+from transformers import AutoTokenizer, PreTrainedTokenizerBase
+
+from mmgenre.configs.arguments import ModelArguments, TrainConfig
+from mmgenre.constants import CHECKPOINTS_DIR, HISTORY_FILE
+from mmgenre.data.collator import GenreCollator
+from mmgenre.data.dataset import MovieDataset, RejectedPoster, drop_broken_posters
+from mmgenre.data.demo_tokenizer import create_demo_tokenizer
+from mmgenre.data.labels import GenreVocabulary
+from mmgenre.data.loaders import GlobalBatchSampler, create_eval_loader, create_train_loader
+from mmgenre.data.movies import Movies
+from mmgenre.data.records import VALIDATION, MovieRecord
+from mmgenre.data.transforms import create_augmentation
+from mmgenre.evaluation.evaluator import Evaluator
+from mmgenre.models.base import GenreConfig, GenrePreTrainedModel
+from mmgenre.models.pictures import open_poster
+from mmgenre.models.registry import create_config, get_system, load_class
+from mmgenre.training.checkpointing import Checkpointer
+from mmgenre.training.early_stopping import EarlyStopping
+from mmgenre.training.optimization import create_optimizer
+from mmgenre.training.output_dir import History
+from mmgenre.training.schedulers import WarmupPlateauSchedule
+from mmgenre.training.trainer import Trainer
+from mmgenre.utils.errors import UserError
+
+
+def create_model(
+    args: ModelArguments, genres: Sequence[str], plots: Sequence[str]
+) -> tuple[GenrePreTrainedModel, Any]:
+    """A new model with its backbones' weights, and its processor.
+
+    Args:
+        plots: Training plots, for a tokenizer that is trained on them.
+
+    Raises:
+        UserError: The model, a field of its config, a backbone or the tokenizer does not exist or
+            does not fit.
+    """
+    try:
+        config = create_config(args.model, genres, args.model_config, args.text_backbone)
+        system = get_system(args.model)
+        tokenizer = _create_tokenizer(args, config, plots)
+        processor = load_class(system.processor).from_config(config, tokenizer)
+        model = load_class(system.model).from_backbones(
+            config, args.image_backbone, args.text_backbone
+        )
+    except ValueError as error:
+        raise UserError(str(error)) from error
+    return model, processor
+
+
+def create_dataset(
+    records: Sequence[MovieRecord],
+    vocabulary: GenreVocabulary,
+    config: GenreConfig,
+    processor: Any,
+    broken_posters: str,
+    augmentation: str = "none",
+    seed: int = 0,
+) -> MovieDataset:
+    """A split's data set, without the posters that cannot be decoded.
+
+    Raises:
+        UserError: A poster is broken and `broken_posters` is `error`.
+    """
+    uses_images = "image" in processor.modalities
+    # Twice the model's size leaves a crop of a quarter of the poster at full resolution.
+    min_side = 2 * config.image_size
+    rejected: list[RejectedPoster] = []
+    if uses_images:
+        records, rejected = drop_broken_posters(records, open_poster, min_side, broken_posters)
+    return MovieDataset(
+        records,
+        vocabulary,
+        open_poster if uses_images else None,
+        min_side,
+        create_augmentation(augmentation, config.image_size),
+        seed,
+        rejected,
+    )
+
+
+def create_evaluator(
+    accelerator: Accelerator,
+    dataset: MovieDataset,
+    config: GenreConfig,
+    processor: Any,
+    batch_size: int,
+    num_workers: int,
+) -> Evaluator:
+    """The evaluation of a model on a data set."""
+    loader = create_eval_loader(dataset, batch_size, GenreCollator(processor), num_workers)
+    genres = [config.id2label[i] for i in range(config.num_labels)]
+    return Evaluator(accelerator, loader, genres, config.thresholds)
+
+
+def create_trainer(
+    config: TrainConfig,
+    accelerator: Accelerator,
+    movies: Movies,
+    output_dir: Path,
+) -> Trainer:
+    """Everything that `Trainer.fit` needs, at the start of a run.
+
+    Raises:
+        UserError: As `create_model` and `create_dataset`.
+    """
+    training, data, optimization = config.training, config.data, config.optimization
+    train_records, validation_records = movies.split("train"), movies.split(VALIDATION)
+    set_seed(training.seed)
+    plots = [record.plot for record in train_records if record.plot]
+    model, processor = create_model(config.model, movies.vocabulary.genres, plots)
+    dataset = create_dataset(
+        train_records,
+        movies.vocabulary,
+        model.config,
+        processor,
+        data.broken_posters,
+        data.augmentation,
+        training.seed,
+    )
+    validation = create_dataset(
+        validation_records, movies.vocabulary, model.config, processor, data.broken_posters
+    )
+    sampler = GlobalBatchSampler(
+        len(dataset),
+        batch_size=training.per_device_train_batch_size,
+        accumulation=training.gradient_accumulation_steps,
+        num_processes=accelerator.num_processes,
+        process_index=accelerator.process_index,
+        seed=training.seed,
+    )
+    optimizer = create_optimizer(model, optimization.learning_rate, optimization.weight_decay)
+    schedule = WarmupPlateauSchedule(
+        optimizer,
+        warmup_epochs=optimization.warmup_epochs,
+        factor=optimization.plateau_factor,
+        patience=optimization.plateau_patience,
+    )
+    evaluator = create_evaluator(
+        accelerator,
+        validation,
+        model.config,
+        processor,
+        training.per_device_eval_batch_size,
+        data.dataloader_num_workers,
+    )
+    prepared_model, prepared_optimizer = accelerator.prepare(model, optimizer)
+    # From here on each process draws its own dropout.
+    set_seed(training.seed, device_specific=True)
+    return Trainer(
+        accelerator=accelerator,
+        model=prepared_model,
+        processor=processor,
+        optimizer=prepared_optimizer,
+        schedule=schedule,
+        early_stopping=EarlyStopping(
+            optimization.early_stopping_patience, optimization.early_stopping_min_delta
+        ),
+        dataset=dataset,
+        sampler=sampler,
+        loader=create_train_loader(
+            dataset, sampler, GenreCollator(processor), data.dataloader_num_workers
+        ),
+        evaluator=evaluator,
+        checkpointer=Checkpointer(
+            accelerator, output_dir / CHECKPOINTS_DIR, training.save_total_limit
+        ),
+        history=History(output_dir / HISTORY_FILE),
+        num_train_epochs=training.num_train_epochs,
+        metric_for_best_model=training.metric_for_best_model,
+        max_grad_norm=optimization.max_grad_norm,
+        logging_steps=training.logging_steps,
+    )
+
+
+def _create_tokenizer(
+    args: ModelArguments, config: GenreConfig, plots: Sequence[str]
+) -> PreTrainedTokenizerBase:
+    source = args.tokenizer or args.text_backbone
+    if source is None:
+        raise ValueError(
+            "tokenizer is missing; give --text_backbone, --tokenizer a folder or Hub name, or "
+            "--tokenizer train"
+        )
+    if source == "train":
+        return create_demo_tokenizer(plots, config.text_config.vocab_size)
+    try:
+        return AutoTokenizer.from_pretrained(source)
+    except Exception as error:  # missing files raise OSError, ValueError or TypeError here
+        reason = " ".join(str(error).split())
+        raise ValueError(f"tokenizer {source!r} cannot be loaded ({reason})") from error

@@ -1,0 +1,82 @@
+"""The folder of a run.
+
+    <output_dir>/
+      config.yaml              the resolved configuration
+      history.jsonl            a line per epoch
+      rejected_posters.jsonl   posters that could not be used, with the reason
+      checkpoints/             see checkpointing.py
+      reports/<split>/         see evaluation/report.py
+"""
+
+import json
+import os
+import shutil
+from pathlib import Path
+from typing import Any
+
+from mmgenre.configs.arguments import TrainingArguments
+from mmgenre.constants import (
+    CHECKPOINTS_DIR,
+    CONFIG_FILE,
+    HISTORY_FILE,
+    REJECTED_POSTERS_FILE,
+    REPORTS_DIR,
+)
+from mmgenre.utils.errors import UserError
+
+
+def check_output_dir(args: TrainingArguments) -> Path:
+    """See that a run can be written to `output_dir`, without writing anything of it.
+
+    Raises:
+        UserError: The folder holds a run that is neither to be resumed nor overwritten, holds other
+            files, or cannot be written to.
+    """
+    folder = Path(args.output_dir)
+    if args.overwrite_output_dir and args.resume_from_checkpoint:
+        raise UserError("overwrite_output_dir and resume_from_checkpoint exclude each other")
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        if (folder / CONFIG_FILE).exists():
+            if not (args.overwrite_output_dir or args.resume_from_checkpoint):
+                raise UserError(
+                    f"output_dir {str(folder)!r} already holds a run; --resume_from_checkpoint last "
+                    "continues it, --overwrite_output_dir deletes it"
+                )
+        elif args.resume_from_checkpoint not in (None, "auto"):
+            raise UserError(f"output_dir {str(folder)!r} holds no run to resume")
+    except OSError as error:
+        raise UserError(f"output_dir {str(folder)!r} cannot be made: {error.strerror}") from error
+    if not os.access(folder, os.W_OK | os.X_OK):
+        raise UserError(f"output_dir {str(folder)!r} is not writable")
+    return folder
+
+
+def delete_run(folder: Path) -> None:
+    """Delete a run's own files and nothing else that stands in the folder."""
+    for name in (CHECKPOINTS_DIR, REPORTS_DIR):
+        shutil.rmtree(folder / name, ignore_errors=True)
+    for name in (CONFIG_FILE, HISTORY_FILE, REJECTED_POSTERS_FILE):
+        (folder / name).unlink(missing_ok=True)
+
+
+class History:
+    """`history.jsonl`: a line per epoch, on disk as soon as it is written."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def truncate(self, num_epochs: int) -> None:
+        """Keep the first epochs only, as a resumed run must not write a line twice."""
+        if self.path.exists():
+            lines = self.path.read_text(encoding="utf-8").splitlines(keepends=True)
+            kept = "".join(line for line in lines if json.loads(line)["epoch"] <= num_epochs)
+            temporary = self.path.with_suffix(".tmp")
+            temporary.write_text(kept, encoding="utf-8")
+            temporary.replace(self.path)
+
+    def append(self, entry: dict[str, Any]) -> None:
+        with self.path.open("a", encoding="utf-8") as file:
+            file.write(json.dumps(entry) + "\n")
+            file.flush()
+            os.fsync(file.fileno())

@@ -1,0 +1,87 @@
+"""Opens what was trained: a run's folder, or a saved model by folder or Hub name."""
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from mmgenre.configs.arguments import DataArguments, EvaluationArguments, TrainingArguments
+from mmgenre.configs.parser import load_config
+from mmgenre.constants import CHECKPOINTS_DIR, CONFIG_FILE, PRETRAINED_MODEL_DIR, REPORTS_DIR
+from mmgenre.models.base import GenrePreTrainedModel
+from mmgenre.models.registry import load_model, load_processor
+from mmgenre.training.checkpointing import find_checkpoint
+from mmgenre.utils.errors import UserError
+
+
+@dataclass(frozen=True)
+class Saved:
+    """A trained model and everything needed to evaluate it as it was evaluated in training."""
+
+    path: str
+    model: GenrePreTrainedModel
+    processor: Any
+    data: DataArguments
+    seed: int
+    batch_size: int
+    report_dir: Path
+
+    @property
+    def genres(self) -> list[str]:
+        config = self.model.config
+        return [config.id2label[i] for i in range(config.num_labels)]
+
+    def context(self, split: str, num_movies: int, precision: str) -> dict[str, str | int | float]:
+        """What a figure means nothing without."""
+        thresholds = self.model.config.thresholds
+        return {
+            "model": self.path,
+            "dataset": str(self.data.dataset),
+            "split": split,
+            "movies": num_movies,
+            "threshold": "0.5" if thresholds is None else "the model's, one per genre",
+            "precision": "fp32" if precision == "no" else precision,
+        }
+
+
+def open_saved(run_or_model: str, args: EvaluationArguments) -> Saved:
+    """Open a run's checkpoint or a saved model.
+
+    Raises:
+        UserError: It is neither, is not whole, or is a bare model and no data set is named.
+    """
+    folder = Path(run_or_model)
+    if (folder / CONFIG_FILE).is_file():
+        run = load_config(folder / CONFIG_FILE)
+        data, training = run.data, run.training
+        checkpoint = find_checkpoint(folder / CHECKPOINTS_DIR, args.checkpoint)
+        path = str(checkpoint / PRETRAINED_MODEL_DIR)
+        reports = folder / REPORTS_DIR
+    else:
+        if folder.is_dir() and not (folder / "config.json").is_file():
+            raise UserError(
+                f"{run_or_model!r} is neither a run (it has no {CONFIG_FILE}) nor a saved model "
+                "(it has no config.json)"
+            )
+        if args.dataset is None:
+            raise UserError(f"{run_or_model!r} is a model without a run; give --dataset as well")
+        data, training = DataArguments(), TrainingArguments()
+        path, reports = run_or_model, Path(REPORTS_DIR) / folder.name
+    try:
+        model, processor = load_model(path), load_processor(path)
+    except ValueError as error:
+        raise UserError(str(error)) from error
+    changes: dict[str, Any] = {}
+    if args.dataset is not None:
+        changes = {"dataset": args.dataset, "data_format": args.data_format}
+    for name in ("unknown_genres", "dataloader_num_workers"):
+        if getattr(args, name) is not None:
+            changes[name] = getattr(args, name)
+    return Saved(
+        path=path,
+        model=model,
+        processor=processor,
+        data=replace(data, **changes),
+        seed=training.seed,
+        batch_size=args.per_device_eval_batch_size or training.per_device_eval_batch_size,
+        report_dir=Path(args.report_dir) if args.report_dir else reports / args.split,
+    )

@@ -1,0 +1,62 @@
+#!/usr/bin/env python
+"""Train a system: `python train.py --recipe NAME` or `accelerate launch train.py --recipe NAME`."""
+
+import logging
+
+from mmgenre.configs.parser import flatten, parse_train_arguments, save_config
+from mmgenre.utils.errors import exit_on_user_error
+
+
+def main() -> None:
+    config = parse_train_arguments()
+
+    # After the arguments, so that --help and a mistyped flag do not wait for torch.
+    from mmgenre.constants import CONFIG_FILE, DEMO_DATA_DIR, REJECTED_POSTERS_FILE
+    from mmgenre.data.dataset import write_rejected
+    from mmgenre.data.demo import write_demo_movies
+    from mmgenre.data.movies import load_movies
+    from mmgenre.training.accelerator import create_accelerator
+    from mmgenre.training.components import create_trainer
+    from mmgenre.training.output_dir import check_output_dir, delete_run
+    from mmgenre.training.tracking import choose_tracker, tracker_settings
+    from mmgenre.utils.logging import set_up_logging
+
+    set_up_logging()
+    training, tracking = config.training, config.tracking
+    accelerator = create_accelerator(
+        training.gradient_accumulation_steps,
+        choose_tracker(tracking.report_to),
+        training.output_dir,
+    )
+    output_dir = check_output_dir(training)
+    with accelerator.main_process_first():
+        if config.data.dataset == "demo":
+            config.data.dataset = str(write_demo_movies(output_dir / DEMO_DATA_DIR))
+
+    movies = load_movies(config.data, training.seed)
+    trainer = create_trainer(config, accelerator, movies, output_dir)
+    trainer.resume(training.resume_from_checkpoint)
+
+    accelerator.wait_for_everyone()
+    if accelerator.is_main_process:
+        if training.overwrite_output_dir:
+            delete_run(output_dir)
+        save_config(config, output_dir / CONFIG_FILE)
+        write_rejected(output_dir / REJECTED_POSTERS_FILE, trainer.dataset.rejected)
+    accelerator.init_trackers(
+        tracking.project_name, flatten(config), tracker_settings(tracking, output_dir)
+    )
+    state = trainer.fit()
+    accelerator.end_training()
+    logging.getLogger("mmgenre").info(
+        "best %s %.4f in epoch %d; `python evaluate.py %s` reports on it",
+        training.metric_for_best_model,
+        state.best_metric,
+        state.best_epoch,
+        output_dir,
+    )
+
+
+if __name__ == "__main__":
+    with exit_on_user_error("train.py"):
+        main()
