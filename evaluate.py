@@ -35,7 +35,7 @@ def main() -> None:
     set_up_logging()
     accelerator = create_accelerator()
     saved = open_saved(run_or_model, args)
-    movies = load_movies(saved.data, saved.seed, genres=saved.genres)
+    movies = load_movies(saved.data, saved.seed, genres=saved.model.config.genres)
     dataset = create_dataset(
         movies.split(args.split),
         movies.vocabulary,
@@ -53,18 +53,18 @@ def main() -> None:
     )
     evaluation = evaluator.evaluate(accelerator.prepare(saved.model))
     if accelerator.is_main_process:
-        arrays = {
-            "probabilities": evaluation.probabilities,
-            "labels": evaluation.labels,
-            "genres": saved.genres,
-        }
+        genres = saved.model.config.genres
         write_report(
             saved.report_dir,
             metrics={"loss": evaluation.loss, **evaluation.metrics},
-            per_genre=per_genre_metrics(**arrays, thresholds=evaluator.thresholds),
+            per_genre=per_genre_metrics(
+                evaluation.probabilities, evaluation.labels, genres, evaluator.thresholds
+            ),
             ids=[record.id for record in dataset.records],
+            probabilities=evaluation.probabilities,
+            labels=evaluation.labels,
+            genres=genres,
             context=saved.context(args.split, len(dataset), accelerator.mixed_precision),
-            **arrays,
         )
         print((saved.report_dir / REPORT_FILE).read_text(encoding="utf-8"))
     accelerator.end_training()

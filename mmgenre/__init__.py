@@ -13,7 +13,7 @@ _PUBLIC = {
     "load_model": "mmgenre.models.registry",
     "load_processor": "mmgenre.models.registry",
 }
-__all__ = list(_PUBLIC)  # noqa: PLE0605
+__all__ = list(_PUBLIC)
 
 
 def __getattr__(name: str) -> Any:

@@ -21,8 +21,8 @@ class ModelArguments:
     model: str = _arg("mmgenre", "System to train, by its name in mmgenre/models/registry.py.")
     image_backbone: str | None = _arg(
         None,
-        "Pretrained poster encoder: a torchvision weight name, a .safetensors or .pth file, a folder "
-        "or a Hub name. Left out: random weights.",
+        "Pretrained poster encoder: a torchvision weight name, a .safetensors or .pth file, a "
+        "folder or a Hub name. Left out: random weights.",
     )
     text_backbone: str | None = _arg(
         None,
@@ -56,7 +56,8 @@ class DataArguments:
         [], "Label names. Left out: all genres of the training movies, sorted."
     )
     unknown_genres: Literal["error", "drop"] = _arg(
-        "error", "A held-out movie with a genre that is not among the labels: stop, or drop the genre."
+        "error",
+        "A held-out movie with a genre that is not among the labels: stop, or drop the genre.",
     )
     broken_posters: Literal["count", "error"] = _arg(
         "count", "A poster that cannot be decoded: count, name and treat as missing, or stop."
@@ -72,12 +73,19 @@ class OptimizationArguments:
     _argument_group_name = "optimization"
 
     learning_rate: float = _arg(1e-4, "AdamW's learning rate after warm-up.")
+    backbone_learning_rate: float | None = _arg(
+        None, "The encoders' own learning rate after warm-up. Left out: learning_rate."
+    )
     weight_decay: float = _arg(1e-5, "AdamW's weight decay.")
-    max_grad_norm: float | None = _arg(None, "Clip the gradient to this norm. Left out: no clipping.")
+    max_grad_norm: float | None = _arg(
+        None, "Clip the gradient to this norm. Left out: no clipping."
+    )
     warmup_epochs: int = _arg(3, "Epochs of linear warm-up, from a hundredth of learning_rate.")
     plateau_factor: float = _arg(0.2, "Learning rate is multiplied by this on a plateau.")
     plateau_patience: int = _arg(2, "Epochs without a better metric that are still no plateau.")
-    early_stopping_patience: int = _arg(5, "Stop after so many epochs in a row without improvement.")
+    early_stopping_patience: int = _arg(
+        5, "Stop after so many epochs in a row without improvement."
+    )
     early_stopping_min_delta: float = _arg(0.001, "A smaller gain is no improvement.")
 
 
@@ -89,11 +97,13 @@ class TrainingArguments:
         None, "Name in mmgenre/configs/recipes or a YAML file: defaults for all other flags."
     )
     output_dir: str = _arg("runs/train", "Folder that the run is written to.")
-    overwrite_output_dir: bool = _arg(False, "Delete the run that output_dir holds, and start anew.")
+    overwrite_output_dir: bool = _arg(
+        False, "Delete the run that output_dir holds, and start anew."
+    )
     resume_from_checkpoint: str | None = _arg(
         None,
-        "Continue the run in output_dir with its own configuration: 'last', a checkpoint's name, or "
-        "'auto', which starts anew where there is none.",
+        "Continue the run in output_dir with its own configuration: 'last', a checkpoint's name, "
+        "or 'auto', which starts anew where there is none.",
     )
     seed: int = _arg(42, "Seed of split, weights, order, augmentation and dropout.")
     num_train_epochs: int = _arg(20, "Epochs at most.")
@@ -102,7 +112,9 @@ class TrainingArguments:
     gradient_accumulation_steps: int = _arg(1, "Batches that make up one optimizer step.")
     metric_for_best_model: Literal[
         "f1_macro", "f1_micro", "f1_weighted", "f1_samples", "map_macro", "map_micro"
-    ] = _arg("f1_macro", "Validation metric that drives plateau, early stopping and best checkpoint.")
+    ] = _arg(
+        "f1_macro", "Validation metric that drives plateau, early stopping and best checkpoint."
+    )
     save_total_limit: int = _arg(2, "Checkpoints kept; best and last are never deleted.")
     logging_steps: int = _arg(50, "Optimizer steps between two lines of the log.")
 
@@ -132,7 +144,8 @@ class EvaluationArguments:
         None, "A genre that the model does not know: stop, or drop it. Left out: as in training."
     )
     report_dir: str | None = _arg(
-        None, "Folder for the figures. Left out: reports/SPLIT in the run, or beside you for a model."
+        None,
+        "Folder for the figures. Left out: reports/SPLIT in the run, or beside you for a model.",
     )
     per_device_eval_batch_size: int | None = _arg(
         None, "Movies a process sees at once. Left out: as in training."

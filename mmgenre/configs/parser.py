@@ -1,26 +1,18 @@
-"""One order of precedence: defaults < recipe < the configuration of a resumed run < command line."""
+"""One order of precedence: defaults < recipe, or a resumed run's configuration < command line."""
 
 import argparse
 import dataclasses
 import difflib
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
 import yaml
 from transformers import HfArgumentParser
 
-from mmgenre.configs.arguments import (
-    DataArguments,
-    EvaluationArguments,
-    ModelArguments,
-    OptimizationArguments,
-    TrackingArguments,
-    TrainConfig,
-    TrainingArguments,
-)
+from mmgenre.configs.arguments import EvaluationArguments, TrainConfig
 from mmgenre.constants import CONFIG_FILE
 from mmgenre.utils.errors import UserError
 
@@ -33,6 +25,8 @@ _POSITIVE = (
     "per_device_eval_batch_size",
     "gradient_accumulation_steps",
     "learning_rate",
+    "backbone_learning_rate",
+    "max_grad_norm",
     "logging_steps",
     "save_total_limit",
     "early_stopping_patience",
@@ -57,17 +51,20 @@ def parse_train_arguments(argv: Sequence[str] | None = None) -> TrainConfig:
     tokens: list[str] = []
     parser = _Parser([field.type for field in dataclasses.fields(TrainConfig)])
     if early.recipe is not None:
-        tokens += parser.tokens_from_yaml(find_recipe(early.recipe))
+        tokens = parser.tokens_from_yaml(find_recipe(early.recipe))
     if early.resume_from_checkpoint is not None:
         saved = Path(early.output_dir or _output_dir(parser, tokens)) / CONFIG_FILE
         if saved.is_file():
-            tokens += parser.tokens_from_yaml(saved)
+            # It holds every value; none that it left out may come from the recipe.
+            tokens = parser.tokens_from_yaml(saved)
     config = TrainConfig(*parser.parse(tokens + argv))
-    _check_ranges(config)
+    _check_ranges(flatten(config))
     return config
 
 
-def parse_evaluation_arguments(argv: Sequence[str] | None = None) -> tuple[str, EvaluationArguments]:
+def parse_evaluation_arguments(
+    argv: Sequence[str] | None = None,
+) -> tuple[str, EvaluationArguments]:
     """The run or model to evaluate, and how.
 
     Raises:
@@ -80,6 +77,7 @@ def parse_evaluation_arguments(argv: Sequence[str] | None = None) -> tuple[str, 
         help="Folder of a training run, folder of a saved model, or a model's Hub name.",
     )
     args, namespace = parser.parse(list(sys.argv[1:] if argv is None else argv))
+    _check_ranges(vars(args))
     return namespace.run_or_model, args
 
 
@@ -131,7 +129,10 @@ class _KeyValues(argparse.Action):
             key, equals, text = item.partition("=")
             if not equals:
                 parser.error(f"{option_string} takes KEY=VALUE, not {item!r}")
-            merged[key] = _number(yaml.safe_load(text))
+            try:
+                merged[key] = _numbers(yaml.safe_load(text))
+            except yaml.YAMLError:
+                parser.error(f"{option_string} {item!r} has no valid YAML after the equals sign")
         setattr(namespace, self.dest, merged)
 
 
@@ -152,6 +153,9 @@ class _Parser(HfArgumentParser):
             )
         else:
             HfArgumentParser._parse_dataclass_field(parser, field)
+            if field.default is None:
+                action = parser._option_string_actions[f"--{field.name}"]
+                action.type = _or_none(action.type)
 
     def error(self, message: str) -> NoReturn:
         raise UserError(f"{message} (--help lists all flags)")
@@ -176,23 +180,28 @@ class _Parser(HfArgumentParser):
         try:
             values = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
         except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-            raise UserError(f"{path} cannot be read as YAML: {' '.join(str(error).split())}") from error
+            raise UserError(
+                f"{path} cannot be read as YAML: {' '.join(str(error).split())}"
+            ) from error
         if not isinstance(values, dict):
             raise UserError(f"{path} must hold a mapping of flags to values")
         known = self._flags()
+        lists = [action.dest for action in self._actions if action.nargs == "+"]
         tokens: list[str] = []
         for key, value in values.items():
-            if key not in known or key == "recipe" and path.parent == RECIPES_DIR:
+            if key not in known:
                 raise UserError(f"{path}: key {key!r} is unknown; {_nearest(str(key), known)}")
             if key == "model_config":
                 if not isinstance(value, dict):
                     raise UserError(f"{path}: model_config must be a mapping, not {value!r}")
                 pairs = [f"{k}={json.dumps(v)}" for k, v in value.items()]
                 tokens += ["--model_config", *pairs] if pairs else []
-            elif isinstance(value, list):
+            elif isinstance(value, list) and key in lists:
                 tokens += [f"--{key}", *map(str, value)] if value else []
-            elif value is not None:
-                tokens.append(f"--{key}={value}")
+            elif isinstance(value, (list, dict)):
+                raise UserError(f"{path}: {key} must be one value, not {value!r}")
+            else:
+                tokens.append(f"--{key}={'none' if value is None else value}")
         try:
             self.parse(tokens)
         except UserError as error:
@@ -207,7 +216,7 @@ def _early_flags(argv: list[str]) -> argparse.Namespace:
     """The three flags that decide where the other defaults come from."""
     parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
     for flag in ("recipe", "output_dir", "resume_from_checkpoint"):
-        parser.add_argument(f"--{flag}")
+        parser.add_argument(f"--{flag}", f"--{flag.replace('_', '-')}")
     try:
         return parser.parse_known_args(argv)[0]
     except argparse.ArgumentError as error:
@@ -218,8 +227,22 @@ def _output_dir(parser: _Parser, tokens: list[str]) -> str:
     return TrainConfig(*parser.parse(tokens)).training.output_dir
 
 
-def _number(value: Any) -> Any:
+def _or_none(cast: Callable[[str], Any]) -> Callable[[str], Any]:
+    """`none` on the command line for a flag that may be left out."""
+
+    def cast_or_none(text: str) -> Any:
+        return None if text.lower() == "none" else cast(text)
+
+    cast_or_none.__name__ = cast.__name__  # argparse names the type in its error
+    return cast_or_none
+
+
+def _numbers(value: Any) -> Any:
     """YAML 1.1 reads 5e-5 as text; a person means the number."""
+    if isinstance(value, dict):
+        return {key: _numbers(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_numbers(item) for item in value]
     if isinstance(value, str):
         try:
             return float(value)
@@ -233,13 +256,12 @@ def _nearest(name: str, names: Sequence[str]) -> str:
     return f"did you mean {near[0]!r}?" if near else f"there are {', '.join(names)}"
 
 
-def _check_ranges(config: TrainConfig) -> None:
-    values = flatten(config)
+def _check_ranges(values: dict[str, Any]) -> None:
     for names, fits, what in (
         (_POSITIVE, lambda v: v > 0, "above 0"),
         (_NOT_NEGATIVE, lambda v: v >= 0, "0 or above"),
         (("validation_fraction", "plateau_factor"), lambda v: 0 < v < 1, "between 0 and 1"),
     ):
         for name in names:
-            if not fits(values[name]):
+            if values.get(name) is not None and not fits(values[name]):
                 raise UserError(f"{name} is {values[name]}; it must be {what}")

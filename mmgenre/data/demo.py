@@ -228,35 +228,32 @@ class DemoMovie:
 
 
 def write_demo_movies(folder: Path, *, num_movies: int = 600, seed: int = 0) -> Path:
-    """Write the demo as a folder in format D, or return at once where it is there already.
-
-    Returns:
-        The folder.
+    """Write the demo into `folder` in format D, or return at once where it is there already.
 
     Raises:
-        UserError: There are too few movies to hold the defects, or the folder holds other data.
+        UserError: There are too few movies to hold the defects, or the folder holds other files.
     """
     if num_movies < MIN_MOVIES:
-        raise UserError(f"num_movies is {num_movies}; the demo needs at least {MIN_MOVIES}.")
+        raise UserError(f"num_movies is {num_movies}; the demo needs at least {MIN_MOVIES}")
     metadata_path, marker_path = folder / METADATA_FILES[0], folder / _MARKER_FILE
     marker = json.dumps({"version": _MARKER_VERSION, "num_movies": num_movies, "seed": seed})
-    if metadata_path.exists():
-        if not marker_path.exists():
-            raise UserError(
-                f"{metadata_path} was not written by the demo; name a folder without data."
-            )
-        if marker_path.read_text(encoding="utf-8") == marker:
-            return folder
-    (folder / "posters").mkdir(parents=True, exist_ok=True)
+    if folder.exists() and any(folder.iterdir()) and not marker_path.exists():
+        raise UserError(
+            f"{folder} holds files that are not the demo's; name an empty or a new folder"
+        )
+    if metadata_path.exists() and marker_path.read_text(encoding="utf-8") == marker:
+        return folder
     # Without metadata the folder counts as unfinished, whatever happens from here on.
     metadata_path.unlink(missing_ok=True)
-    for old_poster in (folder / "posters").glob("demo*"):
+    folder.mkdir(parents=True, exist_ok=True)
+    marker_path.write_text(marker, encoding="utf-8")
+    (folder / "posters").mkdir(exist_ok=True)
+    for old_poster in (folder / "posters").iterdir():
         old_poster.unlink()
 
     movies = create_demo_movies(num_movies, seed)
     defects = _choose_defects(movies, seed)
     records = [_write_movie(folder, movie, defects.get(movie.id), seed) for movie in movies]
-    marker_path.write_text(marker, encoding="utf-8")
     unfinished_path = folder / f"{metadata_path.name}.tmp"
     unfinished_path.write_text(
         "".join(json.dumps(record) + "\n" for record in records), encoding="utf-8"

@@ -76,7 +76,7 @@ def create_train_loader(
     collate: Callable[..., dict[str, torch.Tensor]],
     num_workers: int,
 ) -> DataLoader[Any]:
-    """Loader over this process's micro-batches. Not for `accelerator.prepare`, which would cut it."""
+    """Loader over this process's micro-batches; `accelerator.prepare` would cut them again."""
     return DataLoader(
         dataset,
         batch_sampler=sampler,

@@ -13,7 +13,6 @@ from torch.utils.data import DataLoader
 from mmgenre.evaluation.hf_metric import GenreMetrics
 from mmgenre.utils.errors import UserError
 
-
 DEFAULT_THRESHOLD = 0.5
 
 

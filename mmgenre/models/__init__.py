@@ -1,1 +1,1 @@
-"""The systems. Flat on purpose: a file here travels with a checkpoint, so it imports only siblings."""
+"""The systems. Flat, since a file here travels with a checkpoint: it imports only siblings."""

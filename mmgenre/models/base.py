@@ -49,8 +49,8 @@ class GenreConfig(PreTrainedConfig):
             absent poster and `missing_plot` for an absent plot; `learned` replaces the absent
             modality's features by a learned vector.
         missing_plot: The text in place of an absent plot under `fill`.
-        trainable_image_layers: Names of sub-modules of the image encoder that are trained, or `all`.
-            A negative number counts from the end (`encoder.layer.-1`).
+        trainable_image_layers: Names of the image encoder's sub-modules that are trained, or
+            `all`. A negative number counts from the end (`encoder.layer.-1`).
         trainable_text_layers: The same for the text encoder.
         freeze_batch_norm: Batch normalisation whose weights are frozen stays in eval mode, so that
             its statistics do not move.
@@ -95,6 +95,11 @@ class GenreConfig(PreTrainedConfig):
                     f"{self.num_labels} genres"
                 )
 
+    @property
+    def genres(self) -> list[str]:
+        """Label names in label order."""
+        return [name for _, name in sorted((self.id2label or {}).items())]
+
 
 @dataclass
 class GenreClassifierOutput(ModelOutput):
@@ -119,6 +124,9 @@ class GenrePreTrainedModel(PreTrainedModel):
     """
 
     config_class = GenreConfig
+    config: GenreConfig
+    image_encoder: Any
+    text_encoder: Any
     base_model_prefix = ""
     supports_gradient_checkpointing = True
     _supports_sdpa = True
@@ -127,7 +135,7 @@ class GenrePreTrainedModel(PreTrainedModel):
     _text_head_keys: ClassVar[str] = r"(cls\.|.*position_ids$)"
 
     def _init_weights(self, module: nn.Module) -> None:
-        """torch's and torchvision's own initial distributions, which the report's model starts from.
+        """torch's and torchvision's own initial distributions, which the report starts from.
 
         Through `transformers.initialization`, which leaves tensors alone that were loaded.
         """
@@ -171,7 +179,7 @@ class GenrePreTrainedModel(PreTrainedModel):
 
     @classmethod
     def from_pretrained(cls, *args: Any, **kwargs: Any) -> Any:
-        """As in transformers; what the config freezes is frozen again, which transformers undoes."""
+        """As in transformers, which undoes freezing; so what the config freezes is frozen again."""
         loaded = super().from_pretrained(*args, **kwargs)
         (loaded[0] if isinstance(loaded, tuple) else loaded).freeze()
         return loaded
@@ -248,7 +256,7 @@ def read_text_config(text_backbone: str) -> BertConfig:
         ) from error
     if not isinstance(config, BertConfig):
         raise ValueError(
-            f"text_backbone {text_backbone!r} is a {config.model_type} model; a BERT model is needed"
+            f"text_backbone {text_backbone!r} is a {config.model_type} model; bert is needed"
         )
     return config
 
@@ -285,7 +293,7 @@ def _load_exactly(module: nn.Module, state: Mapping[str, torch.Tensor], source: 
             if keys
         ]
         raise ValueError(
-            f"{source} does not fit the {type(module).__name__} of the config ({'; '.join(problems)})"
+            f"{source} does not fit the config's {type(module).__name__} ({'; '.join(problems)})"
         )
     module.load_state_dict(state, strict=False)
 
@@ -293,7 +301,9 @@ def _load_exactly(module: nn.Module, state: Mapping[str, torch.Tensor], source: 
 def _load_image_state(source: str, architecture: str) -> dict[str, torch.Tensor]:
     path = Path(source)
     if path.is_dir():
-        found = [path / n for n in ("model.safetensors", "pytorch_model.bin") if (path / n).is_file()]
+        found = [
+            path / n for n in ("model.safetensors", "pytorch_model.bin") if (path / n).is_file()
+        ]
         if not found:
             raise ValueError(f"image_backbone folder {source!r} holds no model.safetensors")
         path = found[0]
@@ -316,14 +326,14 @@ def _load_image_state(source: str, architecture: str) -> dict[str, torch.Tensor]
     name = source.rpartition(".")[2]
     if weights is None or name not in names:
         raise ValueError(
-            f"image_backbone {source!r} is neither a file or folder nor one of torchvision's weights "
-            f"for {architecture}: {', '.join(names) or 'it has none'}"
+            f"image_backbone {source!r} is neither a file or folder nor one of torchvision's "
+            f"weights for {architecture}: {', '.join(names) or 'it has none'}"
         )
     try:
         return dict(weights[name].get_state_dict(progress=False, check_hash=True))
     except OSError as error:
         raise ValueError(
-            f"image_backbone {source!r} cannot be downloaded ({_first_line(error)}); give a local file"
+            f"image_backbone {source!r} cannot be downloaded ({_first_line(error)}); name a file"
         ) from error
 
 
@@ -349,9 +359,10 @@ def _load_text_state(source: str, config: BertConfig, head_keys: str) -> dict[st
             "does not; take text_config from the backbone"
         )
     try:
-        model, info = BertModel.from_pretrained(
+        loaded: Any = BertModel.from_pretrained(
             source, config=config, dtype=torch.float32, output_loading_info=True
         )
+        model, info = loaded
     except (OSError, RuntimeError, ValueError) as error:
         raise ValueError(
             f"text_backbone {source!r} cannot be loaded ({_first_line(error)})"
@@ -364,7 +375,7 @@ def _load_text_state(source: str, config: BertConfig, head_keys: str) -> dict[st
     ]
     if problems:
         raise ValueError(
-            f"text_backbone {source!r} does not fit the config's text_config ({'; '.join(problems)})"
+            f"text_backbone {source!r} does not fit its own config ({'; '.join(problems)})"
         )
     return model.state_dict()
 

@@ -33,7 +33,8 @@ class MMGenreConfig(GenreConfig):
     sub_configs_defaults: ClassVar[dict[str, Any]] = {"text_config": BertConfig}
 
     image_architecture: str = "resnet50"
-    text_config: dict[str, Any] | BertConfig | None = None
+    # BertConfig after construction; the wider type is what a config file or a caller may give
+    text_config: Any = None
     modalities: list[str] | tuple[str, ...] = ("image", "text")
     projection_dim: int = 512
     expansion: float = 8 / 3
@@ -61,7 +62,9 @@ class MMGenreConfig(GenreConfig):
             raise ValueError(
                 f"modalities is {list(self.modalities)}; it can be [image, text], [image] or [text]"
             )
-        if self.modality_dropout and self.missing_modality != "learned":
-            raise ValueError("modality_dropout needs missing_modality to be 'learned'")
+        if self.modality_dropout and (
+            self.missing_modality != "learned" or len(self.modalities) < 2
+        ):
+            raise ValueError("modality_dropout needs missing_modality 'learned' and both modalities")
         if not 0 <= self.modality_dropout <= 1:
             raise ValueError(f"modality_dropout is {self.modality_dropout}; it can be 0 to 1")

@@ -19,8 +19,8 @@ RESNETS: dict[str, tuple[type[BasicBlock] | type[Bottleneck], list[int]]] = {
 class ResNetEncoder(ResNet):
     """A torchvision ResNet without its classifier, under torchvision's own parameter names.
 
-    Maps posters (batch, 3, height, width) to region features (batch, feature_dim, height / 32,
-    width / 32); `pool` averages them to (batch, feature_dim), which is what torchvision's `fc` sees.
+    Maps posters (batch, 3, height, width) to regions (batch, feature_dim, height / 32,
+    width / 32); `pool` averages them to (batch, feature_dim), what torchvision's `fc` sees.
     """
 
     def __init__(self, name: str) -> None:

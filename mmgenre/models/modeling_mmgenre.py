@@ -4,6 +4,8 @@ Departures from the report: none in the default configuration. The report leaves
 rounding and biases, attention's dropout (0.1) and the balanced form of the focal loss.
 """
 
+from typing import Any
+
 import torch
 from torch import nn
 from transformers import BertModel
@@ -18,17 +20,20 @@ class MMGenreForSequenceClassification(GenrePreTrainedModel):
     """Genres of a movie from its poster and its plot."""
 
     config_class = MMGenreConfig
+    config: MMGenreConfig
 
     def __init__(self, config: MMGenreConfig) -> None:
         super().__init__(config)
         dim = config.projection_dim
-        self.image_encoder = self.text_encoder = None
+        self.image_encoder: Any = None
+        self.text_encoder: Any = None
         if "image" in config.modalities:
             self.image_encoder = ResNetEncoder(config.image_architecture)
             self.image_projection = SwiGLU(self.image_encoder.feature_dim, dim, config.expansion)
         if "text" in config.modalities:
             self.text_encoder = BertModel(config.text_config)
-            self.text_projection = SwiGLU(config.text_config.hidden_size, dim, config.expansion)
+            hidden_size = self.text_encoder.config.hidden_size
+            self.text_projection = SwiGLU(hidden_size, dim, config.expansion)
         if config.missing_modality == "learned":
             self.placeholder = nn.ParameterDict(
                 {name: nn.Parameter(torch.empty(dim)) for name in config.modalities}
@@ -46,7 +51,7 @@ class MMGenreForSequenceClassification(GenrePreTrainedModel):
         self.classifier_norm = nn.LayerNorm(fused_dim)
         self.classifier_ffn = SwiGLU(fused_dim, fused_dim // 2, config.expansion)
         self.classifier_dropout = nn.Dropout(config.classifier_dropout)
-        self.classifier = nn.Linear(fused_dim // 2, config.num_labels)
+        self.classifier = nn.Linear(fused_dim // 2, len(config.genres))
         self.post_init()
         self.freeze()
 
@@ -89,13 +94,17 @@ class MMGenreForSequenceClassification(GenrePreTrainedModel):
                     f"this model needs the modality {name!r} of every movie; only a model with "
                     "missing_modality 'learned' can do without it"
                 )
+        if pixel_values is None and input_ids is None:
+            raise ValueError("give pixel_values, input_ids or both")
         present = {"image": image_present, "text": text_present}
         if self.training and self.config.modality_dropout > 0:
             present = self._drop_modalities(present, inputs)
 
         # One (batch, dim) vector a modality; in a grid also its (batch, n, dim) regions or words
         # with a (batch, n) mask of those that are real.
-        pooled, parts, masks = [], [], []
+        pooled: list[Any] = []
+        parts: list[torch.Tensor] = []
+        masks: list[torch.Tensor] = []
         for name in self.config.modalities:
             if inputs[name] is None:
                 pooled.append(None)
@@ -153,7 +162,9 @@ class MMGenreForSequenceClassification(GenrePreTrainedModel):
         self, present: dict[str, torch.Tensor | None], inputs: dict[str, torch.Tensor | None]
     ) -> dict[str, torch.Tensor | None]:
         """Take one modality from a random share of the movies that have both."""
-        given = next(value for value in inputs.values() if value is not None)
+        given = inputs["image"]
+        if given is None or inputs["text"] is None:
+            return present  # no movie has both
         draw = torch.rand(len(given), device=given.device) / self.config.modality_dropout
         everything = torch.ones_like(draw, dtype=torch.bool)
         image, text = (everything if mask is None else mask for mask in present.values())

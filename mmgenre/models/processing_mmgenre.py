@@ -59,14 +59,14 @@ class MMGenreProcessor(ProcessorMixin):
         """The processor that belongs to a model.
 
         Raises:
-            ValueError: The tokenizer has more tokens than the text encoder has embeddings, or other
-                special tokens.
+            ValueError: The tokenizer has more tokens than the text encoder has embeddings, or
+                `max_length` is more than it has positions.
         """
         vocab_size = config.text_config.vocab_size
         if len(tokenizer) > vocab_size:
             raise ValueError(
-                f"the tokenizer {tokenizer.name_or_path!r} has {len(tokenizer)} tokens, but the text "
-                f"encoder has embeddings for {vocab_size}; take both from the same model"
+                f"the tokenizer {tokenizer.name_or_path!r} has {len(tokenizer)} tokens, but the "
+                f"text encoder has embeddings for {vocab_size}; take both from the same model"
             )
         if config.max_length > config.text_config.max_position_embeddings:
             raise ValueError(
@@ -103,8 +103,8 @@ class MMGenreProcessor(ProcessorMixin):
             ValueError: Neither is given, or the two lists differ in length.
             OSError: A path is not a readable picture.
         """
-        posters = [images] if images is not None and _is_one_poster(images) else images
-        plots = [text] if isinstance(text, str) else text
+        posters: Any = [images] if images is not None and _is_one_poster(images) else images
+        plots: Any = [text] if isinstance(text, str) else text
         if posters is None and plots is None:
             raise ValueError("give images, text or both")
         size = len(plots) if posters is None else len(posters)
@@ -123,6 +123,8 @@ class MMGenreProcessor(ProcessorMixin):
                     truncation=True,
                     max_length=self.max_length,
                     padding=self.padding,
+                    # few distinct lengths, which tensor cores and oneDNN's kernel cache want
+                    pad_to_multiple_of=None if self.max_length % 8 else 8,
                     return_token_type_ids=False,
                     return_tensors="pt",
                     **kwargs,

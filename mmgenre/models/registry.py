@@ -76,7 +76,11 @@ def create_config(
             near = difflib.get_close_matches(key, known, n=1)
             hint = f"did you mean {near[0]!r}?" if near else f"it has {', '.join(known)}"
             raise ValueError(f"model_config key {key!r} is unknown to model {name!r}; {hint}")
-    values = dict(model_config)
+    types = {field.name: field.type for field in dataclasses.fields(config_class)}
+    values = {
+        key: float(value) if types[key] is float and type(value) is int else value
+        for key, value in model_config.items()
+    }
     if text_backbone is not None and "text_config" in known and "text_config" not in values:
         values["text_config"] = read_text_config(text_backbone)
     try:
@@ -109,12 +113,16 @@ def load_processor(path: str) -> Any:
 
 def _load(path: str, part: str) -> Any:
     from huggingface_hub import hf_hub_download
+    from transformers import AutoConfig
 
     try:
         folder = Path(path)
         file = folder / "config.json" if folder.is_dir() else hf_hub_download(path, "config.json")
         model_type = json.loads(Path(file).read_text(encoding="utf-8")).get("model_type", "none")
-        return load_class(getattr(get_system(model_type), part)).from_pretrained(path)
+        system = get_system(model_type)
+        # or AutoTokenizer, which looks at config.json too, warns of an unknown kind of model
+        AutoConfig.register(model_type, load_class(system.config), exist_ok=True)
+        return load_class(getattr(system, part)).from_pretrained(path)
     except FileNotFoundError as error:
         raise ValueError(f"{path!r} is not a saved model: {error.filename} is missing") from error
     except Exception as error:  # json, safetensors and the Hub each raise kinds of their own
@@ -123,7 +131,7 @@ def _load(path: str, part: str) -> Any:
 
 
 def register_auto_classes() -> None:
-    """Make `AutoConfig`, `AutoModelForSequenceClassification` and `AutoProcessor` know all systems."""
+    """Make transformers' Auto classes know all systems, for models and processors."""
     from transformers import AutoConfig, AutoModelForSequenceClassification, AutoProcessor
 
     for system in SYSTEMS.values():

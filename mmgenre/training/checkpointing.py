@@ -1,12 +1,12 @@
 """The one writer and reader of checkpoints.
 
-    checkpoints/
-      epoch_0003/
-        pretrained_model/   config.json model.safetensors processor: what `from_pretrained` takes
-        training_state/     optimizer and random numbers (accelerate), loop_state.json
-        manifest.json       every file's size; written last
-      last -> epoch_0003
-      best -> epoch_0002
+checkpoints/
+  epoch_0003/
+    pretrained_model/   config.json model.safetensors processor: what `from_pretrained` takes
+    training_state/     optimizer and random numbers (accelerate), loop_state.json
+    manifest.json       every file's size; written last
+  last -> epoch_0003
+  best -> epoch_0002
 """
 
 import json
@@ -132,9 +132,7 @@ class Checkpointer:
         self._prune()
 
     def _prune(self) -> None:
-        kept = {
-            (self.folder / link).resolve().name for link in (LAST_CHECKPOINT, BEST_CHECKPOINT)
-        }
+        kept = {(self.folder / link).resolve().name for link in (LAST_CHECKPOINT, BEST_CHECKPOINT)}
         others = [path for path in sorted(self.folder.glob("epoch_*")) if path.name not in kept]
         for path in others[: max(0, len(others) + len(kept) - self.save_total_limit)]:
             shutil.rmtree(path)

@@ -97,8 +97,7 @@ def create_evaluator(
 ) -> Evaluator:
     """The evaluation of a model on a data set."""
     loader = create_eval_loader(dataset, batch_size, GenreCollator(processor), num_workers)
-    genres = [config.id2label[i] for i in range(config.num_labels)]
-    return Evaluator(accelerator, loader, genres, config.thresholds)
+    return Evaluator(accelerator, loader, config.genres, config.thresholds)
 
 
 def create_trainer(
@@ -137,7 +136,12 @@ def create_trainer(
         process_index=accelerator.process_index,
         seed=training.seed,
     )
-    optimizer = create_optimizer(model, optimization.learning_rate, optimization.weight_decay)
+    optimizer = create_optimizer(
+        model,
+        optimization.learning_rate,
+        optimization.weight_decay,
+        optimization.backbone_learning_rate,
+    )
     schedule = WarmupPlateauSchedule(
         optimizer,
         warmup_epochs=optimization.warmup_epochs,

@@ -1,11 +1,11 @@
 """The folder of a run.
 
-    <output_dir>/
-      config.yaml              the resolved configuration
-      history.jsonl            a line per epoch
-      rejected_posters.jsonl   posters that could not be used, with the reason
-      checkpoints/             see checkpointing.py
-      reports/<split>/         see evaluation/report.py
+<output_dir>/
+  config.yaml              the resolved configuration
+  history.jsonl            a line per epoch
+  rejected_posters.jsonl   posters that could not be used, with the reason
+  checkpoints/             see checkpointing.py
+  reports/<split>/         see evaluation/report.py
 """
 
 import json
@@ -40,8 +40,8 @@ def check_output_dir(args: TrainingArguments) -> Path:
         if (folder / CONFIG_FILE).exists():
             if not (args.overwrite_output_dir or args.resume_from_checkpoint):
                 raise UserError(
-                    f"output_dir {str(folder)!r} already holds a run; --resume_from_checkpoint last "
-                    "continues it, --overwrite_output_dir deletes it"
+                    f"output_dir {str(folder)!r} already holds a run; --resume_from_checkpoint "
+                    "last continues it, --overwrite_output_dir deletes it"
                 )
         elif args.resume_from_checkpoint not in (None, "auto"):
             raise UserError(f"output_dir {str(folder)!r} holds no run to resume")

@@ -25,11 +25,6 @@ class Saved:
     batch_size: int
     report_dir: Path
 
-    @property
-    def genres(self) -> list[str]:
-        config = self.model.config
-        return [config.id2label[i] for i in range(config.num_labels)]
-
     def context(self, split: str, num_movies: int, precision: str) -> dict[str, str | int | float]:
         """What a figure means nothing without."""
         thresholds = self.model.config.thresholds

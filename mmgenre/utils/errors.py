@@ -9,7 +9,7 @@ USER_ERROR_STATUS = 2
 
 
 class UserError(ValueError):
-    """Wrong input. Its text is one sentence: the value, its file or key, and what would be right."""
+    """Wrong input. Its text is one sentence: the value, its file or key, what would be right."""
 
 
 @contextmanager
