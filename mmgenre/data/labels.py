@@ -5,6 +5,7 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
+from pathlib import Path
 from typing import Literal
 
 from mmgenre.data.records import MovieRecord
@@ -13,9 +14,23 @@ from mmgenre.utils.errors import UserError
 logger = logging.getLogger(__name__)
 
 
+# Other names of MM-IMDb's genres, to the one that MM-IMDb uses.
+ALIASES = {
+    "film noir": "film-noir",
+    "reality tv": "reality-tv",
+    "sci fi": "sci-fi",
+    "science fiction": "sci-fi",
+    "science-fiction": "sci-fi",
+    "scifi": "sci-fi",
+    "sports": "sport",
+    "talk show": "talk-show",
+}
+
+
 def canonical_genre(name: str) -> str:
-    """`name` in the one spelling that is compared and stored: lower case, single spaces."""
-    return " ".join(name.casefold().split())
+    """The one spelling that is compared and stored: lower case, single spaces, no alias."""
+    canonical = " ".join(name.casefold().split())
+    return ALIASES.get(canonical, canonical)
 
 
 def canonical_genres(names: Iterable[str]) -> tuple[str, ...]:
@@ -53,6 +68,25 @@ class GenreVocabulary:
     def from_records(cls, records: Iterable[MovieRecord]) -> "GenreVocabulary":
         """The genres of `records` (the training movies) in alphabetical order."""
         return cls(tuple(sorted({genre for record in records for genre in record.genres})))
+
+    @classmethod
+    def from_arguments(cls, genres: Sequence[str]) -> "GenreVocabulary":
+        """The genres named, or those of the one `.txt` file named, which has one a line.
+
+        Raises:
+            UserError: The file cannot be read, or as the class.
+        """
+        if len(genres) > 1 or Path(genres[0]).suffix != ".txt":
+            return cls(canonical_genres(genres))
+        try:
+            lines = Path(genres[0]).read_text(encoding="utf-8-sig").splitlines()
+            return cls(tuple(line for line in lines if line.strip()))
+        except UnicodeDecodeError as error:
+            raise UserError(f"{genres[0]} is not UTF-8 text ({error.reason})") from error
+        except OSError as error:
+            raise UserError(f"{genres[0]} cannot be read ({error.strerror})") from error
+        except UserError as error:
+            raise UserError(f"{genres[0]}: {error}") from error
 
     @cached_property
     def label2id(self) -> dict[str, int]:

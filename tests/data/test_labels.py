@@ -1,6 +1,7 @@
 """Genre names and the label vector."""
 
 import logging
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -17,7 +18,21 @@ def movie(movie_id: str, *genres: str) -> MovieRecord:
 
 @pytest.mark.parametrize(
     ("name", "expected"),
-    [("Drama", "drama"), (" Film-Noir\n", "film-noir"), ("Road \t Movie", "road movie")],
+    [
+        ("Drama", "drama"),
+        (" Film-Noir\n", "film-noir"),
+        ("Road \t Movie", "road movie"),
+        ("Sci-Fi", "sci-fi"),
+        ("Science  Fiction", "sci-fi"),
+        ("Science-Fiction", "sci-fi"),
+        ("SciFi", "sci-fi"),
+        ("sci fi", "sci-fi"),
+        ("Film Noir", "film-noir"),
+        ("Reality TV", "reality-tv"),
+        ("Talk Show", "talk-show"),
+        ("Sports", "sport"),
+        ("Historical", "historical"),
+    ],
 )
 def test_canonical_genre(name: str, expected: str) -> None:
     assert canonical_genre(name) == expected
@@ -25,6 +40,7 @@ def test_canonical_genre(name: str, expected: str) -> None:
 
 def test_canonical_genres_keep_order_and_lose_repeats() -> None:
     assert canonical_genres(["War", "drama", " ", "WAR "]) == ("war", "drama")
+    assert canonical_genres(["Sci-Fi", "war", "Science Fiction"]) == ("sci-fi", "war")
 
 
 def test_vocabulary_and_labels_are_those_of_scikit_learn() -> None:
@@ -55,6 +71,25 @@ def test_given_order_is_kept_and_maps_both_ways() -> None:
 def test_bad_vocabulary_is_named(genres: tuple[str, ...], expected: str) -> None:
     with pytest.raises(UserError, match=expected):
         GenreVocabulary(genres)
+
+
+@pytest.mark.parametrize(
+    ("content", "expected"),
+    [
+        (b"", "the list of genres is empty"),
+        (b"War\nSci-Fi\nSciFi\n", "the list of genres has sci-fi more than once"),
+        (b"caf\xe9", "is not UTF-8 text"),
+        (None, "cannot be read (No such file or directory)"),
+    ],
+)
+def test_bad_vocabulary_file_is_named(content: bytes | None, expected: str, tmp_path: Path) -> None:
+    file = tmp_path / "labels.txt"
+    if content is not None:
+        file.write_bytes(content)
+    with pytest.raises(UserError) as caught:
+        GenreVocabulary.from_arguments([str(file)])
+    assert str(caught.value).startswith(str(file))
+    assert expected in str(caught.value)
 
 
 def test_encode_names_an_unknown_genre() -> None:
