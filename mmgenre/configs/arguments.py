@@ -7,6 +7,9 @@ Processes, precision and sharding are Accelerate's (`accelerate launch`, `accele
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+DataFormat = Literal["auto", "hub", "folder", "archive", "jsonl", "hdf5"]
+ProtocolName = Literal["report", "arevalo", "mmbt"]
+
 
 def _arg(default: Any, help: str) -> Any:
     if isinstance(default, (list, dict)):
@@ -44,16 +47,25 @@ class DataArguments:
     _argument_group_name = "data"
 
     dataset: str | None = _arg(
-        None, "Folder, Hub name, or 'demo' for movies that are drawn on the spot."
+        None, "Folder, HDF5 file, Hub name, or 'demo' for movies that are drawn on the spot."
     )
-    data_format: Literal["auto", "hub", "folder"] = _arg(
-        "auto", "Format of the data set; auto finds it from the path."
+    data_format: DataFormat = _arg("auto", "Format of the data set; auto finds it from the path.")
+    protocol: ProtocolName | None = _arg(
+        None,
+        "Published choice of movies, labels and splits of MM-IMDb. Left out: all movies, in the "
+        "data set's own splits.",
     )
     validation_fraction: float = _arg(
         0.15, "Share of the training movies held out where the data set names no validation split."
     )
+    split_method: Literal["random", "stratified"] = _arg(
+        "random",
+        "How they are chosen: at random, or so that rare genres are in both parts in proportion.",
+    )
     genres: list[str] = _arg(
-        [], "Label names. Left out: all genres of the training movies, sorted."
+        [],
+        "Label names, or a .txt file with one a line. Left out: all genres of the training movies, "
+        "sorted.",
     )
     unknown_genres: Literal["error", "drop"] = _arg(
         "error",
@@ -137,8 +149,10 @@ class EvaluationArguments:
     checkpoint: str = _arg("best", "Checkpoint of a run: best, last or a name such as epoch_0003.")
     split: Literal["train", "validation", "test"] = _arg("validation", "Movies to evaluate on.")
     dataset: str | None = _arg(None, "Other data set than the run's own; needed for a bare model.")
-    data_format: Literal["auto", "hub", "folder"] = _arg(
-        "auto", "Format of that data set; auto finds it from the path."
+    data_format: DataFormat = _arg("auto", "Format of that data set; auto finds it from the path.")
+    protocol: ProtocolName | None = _arg(
+        None,
+        "Protocol that chooses the movies. Left out: as in training, or none with a dataset named.",
     )
     unknown_genres: Literal["error", "drop"] | None = _arg(
         None, "A genre that the model does not know: stop, or drop it. Left out: as in training."

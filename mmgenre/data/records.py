@@ -4,6 +4,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
+import numpy as np
+
 VALIDATION = "validation"
 SPLITS = ("train", VALIDATION, "test")
 
@@ -37,17 +39,26 @@ class FilePoster:
         return self.path.read_bytes()
 
 
+class Features(Protocol):
+    """Where ready-made feature vectors of a movie are. Cheap to hold and to pickle."""
+
+    def read(self) -> dict[str, np.ndarray]:
+        """The vectors, each of shape (size,), by name."""
+
+
 @dataclass(frozen=True)
 class MovieRecord:
     """One movie as the data set gives it, before any tokeniser or image transform.
 
     Attributes:
-        id: Unique in the data set.
-        plot: None or "" where the movie has none.
+        id: Unique in the data set; a plain name, without path separators.
+        plot: None or "" where the movie has none. Otherwise as the data set has it, HTML, emoji and
+            any length included; the tokeniser cuts it to the model's `max_length`.
         genres: Canonical names (see `labels.canonical_genre`), without repeats.
         poster: None where the movie has none.
         credits: Role (`director`, `producer`, `writer`, ...) to the names in that role.
         split: `train`, `validation`, `test`, or None where the format names no split.
+        features: None where the format holds no feature vectors.
     """
 
     id: str
@@ -58,3 +69,4 @@ class MovieRecord:
     year: int | None = None
     credits: dict[str, tuple[str, ...]] = field(default_factory=dict)
     split: str | None = None
+    features: Features | None = None
