@@ -2,12 +2,15 @@
 
 import logging
 import re
+from collections import Counter
+from pathlib import Path
 
 import datasets
+import numpy as np
 import pytest
 
-from mmgenre.data.records import MovieRecord
-from mmgenre.data.splits import split_records
+from mmgenre.data.records import FilePoster, MovieRecord
+from mmgenre.data.splits import find_leaks, random_cut, split_records, stratified_cut
 from mmgenre.utils.errors import UserError
 
 
@@ -81,3 +84,101 @@ def test_what_cannot_be_split_is_named(
 ) -> None:
     with pytest.raises(UserError, match=re.escape(expected)):
         split_records(records, fraction, 0)
+
+
+def multi_label_movies(count: int) -> list[MovieRecord]:
+    """Genres from half of the movies to 1 in 200, and four of 1, 2, 3 and 4 movies."""
+    rng = np.random.default_rng(3)
+    labels = rng.random((count, 6)) < [0.5, 0.3, 0.1, 0.05, 0.02, 0.005]
+    genres = [[f"g{column}" for column in np.flatnonzero(row)] or ["g0"] for row in labels]
+    for movie in range(4):
+        for rare in range(movie, 4):
+            genres[movie].append(f"rare{rare + 1}")
+    return [MovieRecord(f"m{i}", None, tuple(g), None) for i, g in enumerate(genres)]
+
+
+def share_of_validation(cut: dict[str, list[MovieRecord]]) -> dict[str, float]:
+    train, validation = (
+        Counter(genre for record in cut[name] for genre in record.genres)
+        for name in ("train", "validation")
+    )
+    return {g: validation[g] / (train[g] + validation[g]) for g in {*train, *validation}}
+
+
+@pytest.mark.parametrize("seed", [0, 1])
+def test_stratified_cut_has_each_genre_in_proportion(seed: int) -> None:
+    records = multi_label_movies(3_000)
+    cut = stratified_cut(records, 0.15, seed)
+    assert sorted(ids(cut["train"]) + ids(cut["validation"])) == sorted(ids(records))
+    assert len(cut["validation"]) == pytest.approx(450, abs=15)
+    shares = share_of_validation(cut)
+    for genre in ("g0", "g1", "g2", "g3", "g4", "g5"):
+        assert shares[genre] == pytest.approx(0.15, abs=0.025)
+    for genre in ("rare2", "rare3", "rare4"):
+        assert 0 < shares[genre] < 1
+    # Better than the random cut of the same movies, or it would not be worth its code.
+    random_shares = share_of_validation(random_cut(records, 0.15, seed))
+    distance, random_distance = (
+        sum(abs(s[f"g{column}"] - 0.15) for column in range(6)) for s in (shares, random_shares)
+    )
+    assert distance < random_distance / 2
+
+
+def test_stratified_cut_depends_on_the_seed_alone() -> None:
+    records = multi_label_movies(200)
+    first = stratified_cut(records, 0.15, 0)
+    np.random.seed(5)
+    assert stratified_cut(records, 0.15, 0) == first
+    assert stratified_cut(records, 0.15, 1) != first
+    assert split_records(records, 0.15, 0, "stratified") == first
+
+
+def test_stratified_cut_of_too_few_movies_is_named() -> None:
+    with pytest.raises(UserError, match="validation_fraction 0.15 cannot cut 1 training movies"):
+        stratified_cut(movies(1), 0.15, 0)
+
+
+def poster(folder: Path, name: str, content: str) -> FilePoster:
+    (folder / name).write_text(content)
+    return FilePoster(folder / name)
+
+
+def test_leaks_by_id_and_by_poster_and_plot(tmp_path: Path) -> None:
+    one, copy, other = (poster(tmp_path, n, c) for n, c in (("a", "x"), ("b", "x"), ("c", "y")))
+    missing = FilePoster(tmp_path / "none")
+    splits = {
+        "train": [
+            MovieRecord("t1", "P", (), one),
+            MovieRecord("t2", "Q", (), one),
+            MovieRecord("t3", None, (), one),
+            MovieRecord("t4", "R", (), None),
+            MovieRecord("t5", "S", (), missing),
+            MovieRecord("same", "U", (), one),
+        ],
+        "validation": [MovieRecord("same", "U", (), one), MovieRecord("v1", "P", (), other)],
+        "test": [
+            MovieRecord("e1", "P", (), copy),
+            MovieRecord("e2", "P", (), copy),
+            MovieRecord("e3", None, (), copy),
+            MovieRecord("e4", "R", (), None),
+            MovieRecord("e5", "S", (), missing),
+        ],
+    }
+    assert find_leaks(splits) == [
+        "'same' is in train and in validation",
+        "'t1' in train and 'e1' in test have the same poster and plot",
+        "'t1' in train and 'e2' in test have the same poster and plot",
+    ]
+
+
+def test_leaks_read_no_poster_but_of_equal_plots(tmp_path: Path) -> None:
+    class Unread(FilePoster):
+        def read(self) -> bytes:
+            raise AssertionError(f"{self.path} was read")
+
+    unread = Unread(tmp_path)
+    splits = {
+        "train": [MovieRecord("a", "P", (), unread), MovieRecord("b", "P", (), unread)],
+        "test": [MovieRecord("c", "Q", (), unread)],
+    }
+    assert find_leaks(splits) == []
