@@ -156,6 +156,9 @@ class _Parser(HfArgumentParser):
             if field.default is None:
                 action = parser._option_string_actions[f"--{field.name}"]
                 action.type = _or_none(action.type)
+                if action.choices is not None:  # argparse checks what the type has made
+                    action.metavar = f"{{{','.join([*action.choices, 'none'])}}}"
+                    action.choices = [*action.choices, None]
 
     def error(self, message: str) -> NoReturn:
         raise UserError(f"{message} (--help lists all flags)")

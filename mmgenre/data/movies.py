@@ -1,14 +1,20 @@
 """A data set's movies by split, with their labels: what training and evaluation start from."""
 
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 from mmgenre.configs.arguments import DataArguments
-from mmgenre.data.labels import GenreVocabulary, canonical_genres, check_known
+from mmgenre.data.labels import GenreVocabulary, check_known
+from mmgenre.data.protocols import apply_protocol
 from mmgenre.data.readers import read_movies
 from mmgenre.data.records import MovieRecord
-from mmgenre.data.splits import split_records
+from mmgenre.data.splits import find_leaks, split_records
 from mmgenre.utils.errors import UserError
+
+logger = logging.getLogger(__name__)
+
+_LEAKS_IN_MESSAGE = 5
 
 
 @dataclass(frozen=True)
@@ -37,20 +43,53 @@ def load_movies(args: DataArguments, seed: int, genres: Sequence[str] | None = N
         genres: A trained model's labels, which then take the place of the data set's own.
 
     Raises:
-        UserError: The data set cannot be read, is empty, or has genres that are not labels.
+        UserError: The data set cannot be read, is empty, has genres that are not labels, or has a
+            movie in two splits.
     """
     if args.dataset is None:
         raise UserError("dataset is missing; give --dataset a folder, a Hub name or 'demo'")
+    if args.protocol is not None and genres is None:
+        _check_protocol_decides_alone(args)
     records = list(read_movies(args.dataset, args.data_format))
-    splits = split_records(records, args.validation_fraction, seed)
+    vocabulary = None
+    if args.protocol is not None:
+        splits, vocabulary = apply_protocol(args.protocol, records)
+    else:
+        splits = split_records(records, args.validation_fraction, seed, args.split_method)
     if genres is not None:
         vocabulary = GenreVocabulary(tuple(genres))
     elif args.genres:
-        vocabulary = GenreVocabulary(canonical_genres(args.genres))
-    else:
+        vocabulary = GenreVocabulary.from_arguments(args.genres)
+    elif vocabulary is None:
         vocabulary = GenreVocabulary.from_records(splits["train"])
+    _check_leaks(splits, args.protocol)
     splits = {
         name: check_known(split, vocabulary, name, args.unknown_genres)
         for name, split in splits.items()
     }
     return Movies(splits, vocabulary)
+
+
+def _check_protocol_decides_alone(args: DataArguments) -> None:
+    default = DataArguments()
+    for name in ("genres", "split_method", "validation_fraction"):
+        if getattr(args, name) != getattr(default, name):
+            raise UserError(
+                f"protocol {args.protocol!r} decides labels and splits; leave --{name} out, or "
+                "set --protocol none"
+            )
+
+
+def _check_leaks(splits: dict[str, list[MovieRecord]], protocol: str | None) -> None:
+    leaks = find_leaks(splits)
+    if not leaks:
+        return
+    shown = "; ".join(leaks[:_LEAKS_IN_MESSAGE])
+    more = f"; and {len(leaks) - _LEAKS_IN_MESSAGE} more" if len(leaks) > _LEAKS_IN_MESSAGE else ""
+    message = (
+        f"{len(leaks)} movies are in two splits, so that a model is tested on what it has seen: "
+    )
+    if protocol is None:
+        raise UserError(f"{message}{shown}{more}; keep each of them in one split")
+    # A published protocol is compared with other people's figures, so its splits stand as they are.
+    logger.warning("protocol %s: %s%s%s", protocol, message, shown, more)

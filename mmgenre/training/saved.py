@@ -67,8 +67,9 @@ def open_saved(run_or_model: str, args: EvaluationArguments) -> Saved:
         raise UserError(str(error)) from error
     changes: dict[str, Any] = {}
     if args.dataset is not None:
-        changes = {"dataset": args.dataset, "data_format": args.data_format}
-    for name in ("unknown_genres", "dataloader_num_workers"):
+        # The protocol of the run's data set says nothing about another one.
+        changes = {"dataset": args.dataset, "data_format": args.data_format, "protocol": None}
+    for name in ("protocol", "unknown_genres", "dataloader_num_workers"):
         if getattr(args, name) is not None:
             changes[name] = getattr(args, name)
     return Saved(

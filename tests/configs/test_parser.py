@@ -15,6 +15,7 @@ from mmgenre.configs.parser import (
     parse_train_arguments,
     save_config,
 )
+from mmgenre.data.protocols import PROTOCOLS
 from mmgenre.models.base import REPORT_GENRES
 from mmgenre.models.registry import create_config
 from mmgenre.utils.errors import UserError
@@ -43,7 +44,9 @@ def test_a_resumed_run_keeps_its_own_configuration(tmp_path: Path, flag: str) ->
     recipe = write(
         tmp_path / "r.yaml", f"seed: 1\nweight_decay: 0.1\nlogging_steps: 3\noutput_dir: {tmp_path}"
     )
-    save_config(parse_train_arguments(["--seed", "2", "--weight_decay=0.2"]), tmp_path / "config.yaml")
+    save_config(
+        parse_train_arguments(["--seed", "2", "--weight_decay=0.2"]), tmp_path / "config.yaml"
+    )
     resumed = values("--recipe", recipe, flag, "last", "--weight_decay", "0.3")
     # the resumed run's own default comes before a recipe that it was not started with
     assert [resumed[k] for k in ("seed", "weight_decay", "logging_steps")] == [2, 0.3, 50]
@@ -243,8 +246,9 @@ def test_recipe_report_is_the_report() -> None:
     config = parse_train_arguments(["--recipe", "report"])
     flat = flatten(config)
     assert {name: flat[name] for name in REPORT_4_5} == REPORT_4_5
-    assert config.data.genres == REPORT_GENRES
-    model_config = create_config("mmgenre", config.data.genres, config.model.model_config)
+    assert config.data.protocol == "report"
+    assert list(PROTOCOLS["report"].genres) == REPORT_GENRES
+    model_config = create_config("mmgenre", REPORT_GENRES, config.model.model_config)
     assert {name: getattr(model_config, name) for name in REPORT_MODEL} == REPORT_MODEL
 
 
