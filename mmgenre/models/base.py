@@ -360,22 +360,32 @@ def _load_text_state(source: str, config: BertConfig, head_keys: str) -> dict[st
         )
     try:
         loaded: Any = BertModel.from_pretrained(
-            source, config=config, dtype=torch.float32, output_loading_info=True
+            source,
+            config=config,
+            dtype=torch.float32,
+            output_loading_info=True,
+            ignore_mismatched_sizes=True,  # refused below, where their names are known
         )
         model, info = loaded
-    except (OSError, RuntimeError, ValueError) as error:
+    except Exception as error:  # as in `_read_state`
         raise ValueError(
             f"text_backbone {source!r} cannot be loaded ({_first_line(error)})"
         ) from error
     unknown = [k for k in info["unexpected_keys"] if not re.match(head_keys, k)]
+    wrong = [key for key, *_ in info["mismatched_keys"]]
     problems = [
         f"{title}: {_some(sorted(keys))}"
-        for title, keys in (("missing", info["missing_keys"]), ("unknown", unknown))
+        for title, keys in (
+            ("missing", info["missing_keys"]),
+            ("unknown", unknown),
+            ("size", wrong),
+        )
         if keys
     ]
     if problems:
         raise ValueError(
-            f"text_backbone {source!r} does not fit its own config ({'; '.join(problems)})"
+            f"text_backbone {source!r} does not fit the config's text_config "
+            f"({'; '.join(problems)})"
         )
     return model.state_dict()
 

@@ -43,7 +43,9 @@ def test_a_resumed_run_keeps_its_own_configuration(tmp_path: Path, flag: str) ->
     recipe = write(
         tmp_path / "r.yaml", f"seed: 1\nweight_decay: 0.1\nlogging_steps: 3\noutput_dir: {tmp_path}"
     )
-    save_config(parse_train_arguments(["--seed", "2", "--weight_decay=0.2"]), tmp_path / "config.yaml")
+    save_config(
+        parse_train_arguments(["--seed", "2", "--weight_decay=0.2"]), tmp_path / "config.yaml"
+    )
     resumed = values("--recipe", recipe, flag, "last", "--weight_decay", "0.3")
     # the resumed run's own default comes before a recipe that it was not started with
     assert [resumed[k] for k in ("seed", "weight_decay", "logging_steps")] == [2, 0.3, 50]
