@@ -162,8 +162,8 @@ class EvaluationArguments:
 class TrainConfig:
     """The resolved configuration of a training run."""
 
-    model: ModelArguments
-    data: DataArguments
-    optimization: OptimizationArguments
     training: TrainingArguments
+    data: DataArguments
+    model: ModelArguments
+    optimization: OptimizationArguments
     tracking: TrackingArguments
