@@ -66,7 +66,7 @@ def create_config(
     from huggingface_hub.errors import StrictDataclassError
     from transformers import PreTrainedConfig
 
-    from .base import read_text_config
+    from .backbones import read_text_config
 
     config_class = load_class(get_system(name).config)
     inherited = {field.name for field in dataclasses.fields(PreTrainedConfig)}

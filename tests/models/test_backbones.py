@@ -10,7 +10,7 @@ from safetensors.torch import load_file, save_file
 from torchvision.models import ResNet18_Weights, resnet18
 from transformers import BertConfig, BertForMaskedLM, BertForPreTraining, BertModel
 
-from mmgenre.models.base import read_text_config
+from mmgenre.models.backbones import read_text_config
 from mmgenre.models.modeling_mmgenre import MMGenreForSequenceClassification
 
 
