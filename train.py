@@ -3,7 +3,7 @@
 
 import logging
 
-from mmgenre.configs.parser import flatten, parse_train_arguments, save_config
+from mmgenre.configs.parser import flatten, parse_train_arguments
 from mmgenre.utils.errors import exit_on_user_error
 
 
@@ -11,22 +11,20 @@ def main() -> None:
     config = parse_train_arguments()
 
     # After the arguments, so that --help and a mistyped flag do not wait for torch.
-    from mmgenre.constants import CONFIG_FILE, DEMO_DATA_DIR, REJECTED_POSTERS_FILE
-    from mmgenre.data.dataset import write_rejected
+    from mmgenre.constants import DEMO_DATA_DIR
     from mmgenre.data.demo import write_demo_movies
     from mmgenre.data.movies import load_movies
     from mmgenre.training.accelerator import create_accelerator
     from mmgenre.training.components import create_trainer
-    from mmgenre.training.output_dir import check_output_dir, delete_run
-    from mmgenre.training.tracking import choose_tracker, tracker_settings
+    from mmgenre.training.output_dir import check_output_dir, open_run
+    from mmgenre.training.tracking import choose_tracker, tracker_config, tracker_settings
     from mmgenre.utils.logging import set_up_logging
 
     set_up_logging()
     training, tracking = config.training, config.tracking
+    tracker = choose_tracker(tracking.report_to)
     accelerator = create_accelerator(
-        training.gradient_accumulation_steps,
-        choose_tracker(tracking.report_to),
-        training.output_dir,
+        training.gradient_accumulation_steps, tracker, training.output_dir
     )
     output_dir = check_output_dir(training)
     with accelerator.main_process_first():
@@ -39,12 +37,12 @@ def main() -> None:
 
     accelerator.wait_for_everyone()
     if accelerator.is_main_process:
-        if training.overwrite_output_dir:
-            delete_run(output_dir)
-        save_config(config, output_dir / CONFIG_FILE)
-        write_rejected(output_dir / REJECTED_POSTERS_FILE, trainer.dataset.rejected)
+        rejected = [*trainer.dataset.rejected, *trainer.evaluator.dataset.rejected]
+        open_run(output_dir, config, rejected, training.overwrite_output_dir)
     accelerator.init_trackers(
-        tracking.project_name, flatten(config), tracker_settings(tracking, output_dir)
+        tracking.project_name,
+        tracker_config(flatten(config), tracker),
+        tracker_settings(tracking, output_dir),
     )
     state = trainer.fit()
     accelerator.end_training()

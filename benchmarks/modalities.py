@@ -21,15 +21,20 @@ def run(output_dir: Path, modalities: str, seed: str) -> tuple[float, float, flo
     """Macro F1 on validation and test, and seconds of training and evaluation."""
     started = time.perf_counter()
     quickstart = ["train.py", "--recipe", "quickstart", "--output_dir", str(output_dir)]
-    flags = ["--seed", seed, "--model_config", f"modalities={modalities}"]
-    subprocess.run([sys.executable, *quickstart, *flags], cwd=ROOT, check=True, stderr=subprocess.DEVNULL)
+    call([*quickstart, "--seed", seed, "--model_config", f"modalities={modalities}"])
     figures = []
     for split in ("validation", "test"):
-        command = [sys.executable, "evaluate.py", str(output_dir), "--split", split]
-        subprocess.run(command, cwd=ROOT, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        call(["evaluate.py", str(output_dir), "--split", split])
         metrics = json.loads((output_dir / "reports" / split / "metrics.json").read_text())
         figures.append(metrics["overall"]["f1_macro"])
     return figures[0], figures[1], time.perf_counter() - started
+
+
+def call(arguments: list[str]) -> None:
+    command = [sys.executable, *arguments]
+    subprocess.run(
+        command, cwd=ROOT, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    )
 
 
 def main() -> None:
@@ -39,7 +44,10 @@ def main() -> None:
         for seed in sys.argv[1:] or ["42"]:
             for name, modalities in MODALITIES.items():
                 validation, test, seconds = run(Path(folder) / f"{name}{seed}", modalities, seed)
-                print(f"| {seed} | {name} | {validation:.3f} | {test:.3f} | {seconds:.0f} |")
+                print(
+                    f"| {seed} | {name} | {validation:.3f} | {test:.3f} | {seconds:.0f} |",
+                    flush=True,
+                )
 
 
 if __name__ == "__main__":

@@ -15,7 +15,7 @@ def main() -> None:
 
     demo = commands.add_parser("demo", help="draw the demo movies into a folder")
     demo.add_argument("folder", type=Path, help="folder to write metadata.jsonl and posters/ to")
-    demo.add_argument("--num_movies", type=int, default=600, help="default: %(default)s")
+    demo.add_argument("--num_movies", type=int, default=1200, help="default: %(default)s")
     demo.add_argument("--seed", type=int, default=0, help="default: %(default)s")
     demo.set_defaults(run=_demo)
 

@@ -15,25 +15,11 @@ os.environ["TOKENIZERS_PARALLELISM"] = "false"
 
 import pytest
 import yaml
+from tiny import ROOT, TINY_MODEL
 
-ROOT = Path(__file__).parents[1]
-TINY_MODEL = {
-    "image_architecture": "resnet10",
-    "image_size": 32,
-    "max_length": 16,
-    "projection_dim": 32,
-    "num_attention_heads": 2,
-    "trainable_image_layers": ["layer1"],
-    "trainable_text_layers": ["all"],
-    "text_config": {
-        "vocab_size": 600,
-        "hidden_size": 32,
-        "num_hidden_layers": 1,
-        "num_attention_heads": 2,
-        "intermediate_size": 32,
-        "max_position_embeddings": 32,
-    },
-}
+os.environ["PYTHONPATH"] = os.pathsep.join(
+    [str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]
+)
 
 
 @pytest.fixture(scope="session")
@@ -74,7 +60,7 @@ def run_script() -> Run:
         return subprocess.run(
             [sys.executable, *map(str, arguments)],
             cwd=ROOT,
-            env={**os.environ, "PYTHONPATH": str(ROOT), **env},
+            env={**os.environ, **env},
             capture_output=True,
             text=True,
             timeout=120,
@@ -94,8 +80,12 @@ def trained_run(tmp_path_factory: pytest.TempPathFactory, recipe: str, run_scrip
 
 @pytest.fixture
 def run_copy(trained_run: Path, tmp_path: Path) -> Path:
-    """A copy of the trained run, to be spoiled."""
-    return shutil.copytree(trained_run, tmp_path / "run", symlinks=True)
+    """A copy of the trained run, to be spoiled; weights are hard links, to be deleted at most."""
+
+    def copy(source: str, target: str) -> None:
+        (os.link if source.endswith(".safetensors") else shutil.copy2)(source, target)
+
+    return shutil.copytree(trained_run, tmp_path / "run", symlinks=True, copy_function=copy)
 
 
 @pytest.fixture

@@ -30,13 +30,16 @@ class ToyDataset(Dataset):
     def __init__(self, num_movies: int, seed: int) -> None:
         generator = torch.Generator().manual_seed(seed)
         self.features = torch.randn(num_movies, NUM_FEATURES, generator=generator)
-        self.labels = (torch.rand(num_movies, NUM_LABELS, generator=generator) < 0.4).float()
+        rule = torch.randn(NUM_FEATURES, NUM_LABELS, generator=torch.Generator().manual_seed(0))
+        self.labels = (self.features @ rule > 0.5).float()
         self.epoch = 0
+        self.seen: dict[int, list[int]] = {}  # epoch to movies, in the order they were asked for
 
     def __len__(self) -> int:
         return len(self.features)
 
     def __getitem__(self, index: int) -> dict[str, Any]:
+        self.seen.setdefault(self.epoch, []).append(index)
         return {"x": self.features[index], "labels": self.labels[index], "index": index}
 
 
@@ -83,6 +86,7 @@ def create_trainer(
     hidden: int = 5,
 ) -> Trainer:
     """A `Trainer` of the toy. With SGD a wrong factor on the gradient shows; with AdamW not."""
+    folder.mkdir(parents=True, exist_ok=True)
     accelerator = create_accelerator()
     torch.manual_seed(0)
     model = ToyModel(hidden)
@@ -122,7 +126,9 @@ def fit(folder: Path, **kwargs: Any) -> tuple[torch.Tensor, list[dict[str, float
     """Train; all parameters as one vector, and the history."""
     trainer = create_trainer(folder, **kwargs)
     trainer.fit()
-    parameters = torch.cat([parameter.detach().flatten() for parameter in trainer.model.parameters()])
+    parameters = torch.cat(
+        [parameter.detach().flatten() for parameter in trainer.model.parameters()]
+    )
     return parameters, [json.loads(line) for line in (folder / "history.jsonl").open()]
 
 

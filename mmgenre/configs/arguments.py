@@ -89,6 +89,11 @@ class OptimizationArguments:
         None, "The encoders' own learning rate after warm-up. Left out: learning_rate."
     )
     weight_decay: float = _arg(1e-5, "AdamW's weight decay.")
+    positive_weight_power: float | None = _arg(
+        None,
+        "With model_config loss=bce: a genre that n of N training movies have weighs (N/n) to this "
+        "power; 1 is MMBT's. Left out: all weigh 1.",
+    )
     max_grad_norm: float | None = _arg(
         None, "Clip the gradient to this norm. Left out: no clipping."
     )
@@ -171,8 +176,8 @@ class EvaluationArguments:
 class TrainConfig:
     """The resolved configuration of a training run."""
 
-    model: ModelArguments
-    data: DataArguments
-    optimization: OptimizationArguments
     training: TrainingArguments
+    data: DataArguments
+    model: ModelArguments
+    optimization: OptimizationArguments
     tracking: TrackingArguments

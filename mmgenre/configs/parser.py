@@ -16,6 +16,7 @@ from mmgenre.configs.arguments import EvaluationArguments, TrainConfig
 from mmgenre.constants import CONFIG_FILE
 from mmgenre.utils.errors import UserError
 
+TRAIN_USAGE = "%(prog)s [--recipe NAME] [--flag value ...]"
 RECIPES_DIR = Path(__file__).parent / "recipes"
 # What a run does once is not part of what it is: a resumed run must not inherit it.
 _NOT_SAVED = ("overwrite_output_dir", "resume_from_checkpoint")
@@ -70,7 +71,7 @@ def parse_evaluation_arguments(
     Raises:
         UserError: As `parse_train_arguments`.
     """
-    parser = _Parser([EvaluationArguments])
+    parser = _Parser([EvaluationArguments], "%(prog)s RUN_OR_MODEL [--flag value ...]")
     parser.add_argument(
         "run_or_model",
         metavar="RUN_OR_MODEL",
@@ -137,8 +138,12 @@ class _KeyValues(argparse.Action):
 
 
 class _Parser(HfArgumentParser):
-    def __init__(self, dataclass_types: list[Any]) -> None:
-        super().__init__(dataclass_types, allow_abbrev=False)
+    def __init__(self, dataclass_types: list[Any], usage: str = TRAIN_USAGE) -> None:
+        super().__init__(dataclass_types, allow_abbrev=False, usage=usage)
+        for action in self._actions:
+            # The hyphen form works too, but in --help it would double every line.
+            if action.dest != "help":
+                action.option_strings = action.option_strings[:1]
 
     @staticmethod
     def _parse_dataclass_field(parser: Any, field: Any) -> None:

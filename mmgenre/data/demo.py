@@ -227,7 +227,7 @@ class DemoMovie:
     credits: dict[str, list[str]]
 
 
-def write_demo_movies(folder: Path, *, num_movies: int = 600, seed: int = 0) -> Path:
+def write_demo_movies(folder: Path, *, num_movies: int = 1200, seed: int = 0) -> Path:
     """Write the demo into `folder` in format D, or return at once where it is there already.
 
     Raises:

@@ -96,6 +96,15 @@ class GenreVocabulary:
     def id2label(self) -> dict[int, str]:
         return dict(enumerate(self.genres))
 
+    def positive_weights(self, records: Sequence[MovieRecord], power: float) -> list[float]:
+        """Weight of each genre's positives, (N / n) ** power, from N movies of which n have it.
+
+        Power 1 is MMBT's (Kiela et al. 2019, public code); 0.5 favours rare genres less. A genre
+        that no movie has gets the weight of one that a single movie has.
+        """
+        counts = Counter(genre for record in records for genre in record.genres)
+        return [(len(records) / max(1, counts[genre])) ** power for genre in self.genres]
+
     def __len__(self) -> int:
         return len(self.genres)
 

@@ -50,7 +50,7 @@ class Evaluator:
         thresholds: Sequence[float] | None = None,
     ) -> None:
         self.accelerator = accelerator
-        self.num_movies = len(loader.dataset)  # type: ignore[arg-type]
+        self.dataset: Any = loader.dataset
         self.loader = accelerator.prepare_data_loader(loader)
         self.metrics = GenreMetrics(list(genres))
         self.thresholds = DEFAULT_THRESHOLD if thresholds is None else list(thresholds)
@@ -71,7 +71,7 @@ class Evaluator:
             gathered = self.accelerator.gather_for_metrics((logits.float(), labels, index))
             parts.append([tensor.cpu() for tensor in gathered])
         logits, labels, index = (torch.cat(column) for column in zip(*parts, strict=True))
-        if not torch.equal(index, torch.arange(self.num_movies)):
+        if not torch.equal(index, torch.arange(len(self.dataset))):
             raise AssertionError("evaluation did not see every movie exactly once, in order")
         if not torch.isfinite(logits).all():
             raise UserError("the model's outputs are not finite; lower learning_rate")

@@ -65,6 +65,8 @@ class MMGenreConfig(GenreConfig):
         if self.modality_dropout and (
             self.missing_modality != "learned" or len(self.modalities) < 2
         ):
-            raise ValueError("modality_dropout needs missing_modality 'learned' and both modalities")
+            raise ValueError(
+                "modality_dropout needs missing_modality 'learned' and both modalities"
+            )
         if not 0 <= self.modality_dropout <= 1:
             raise ValueError(f"modality_dropout is {self.modality_dropout}; it can be 0 to 1")

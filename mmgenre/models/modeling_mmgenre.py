@@ -97,6 +97,10 @@ class MMGenreForSequenceClassification(GenrePreTrainedModel):
         if pixel_values is None and input_ids is None:
             raise ValueError("give pixel_values, input_ids or both")
         present = {"image": image_present, "text": text_present}
+        if self.config.missing_modality != "learned" and any(
+            mask is not None for mask in present.values()
+        ):
+            raise ValueError("image_present and text_present need missing_modality 'learned'")
         if self.training and self.config.modality_dropout > 0:
             present = self._drop_modalities(present, inputs)
 

@@ -32,7 +32,7 @@ def open_poster(source: str | Path | IO[bytes], min_side: int | None = None) -> 
                 if min_side is not None:
                     picture.draft("RGB", (min_side, min_side))
                 picture.load()
-                return _to_rgb(ImageOps.exif_transpose(picture))
+                return to_rgb(picture)
     except UnidentifiedImageError as error:
         raise OSError("not a picture") from error
     # Pillow's decoders raise kinds of their own for broken headers
@@ -40,10 +40,13 @@ def open_poster(source: str | Path | IO[bytes], min_side: int | None = None) -> 
         raise OSError(" ".join(str(error).split()) or type(error).__name__) from error
 
 
-def _to_rgb(picture: Image.Image) -> Image.Image:
+def to_rgb(picture: Image.Image) -> Image.Image:
+    """An opened picture as `open_poster` gives it."""
+    picture = ImageOps.exif_transpose(picture)
     if picture.mode in ("I", "F") or picture.mode.startswith("I;16"):
         values = np.asarray(picture, dtype=np.float64)
-        scale = 1 if values.max(initial=0) <= 255 else 65535 / 255
+        is_eight_bit = picture.mode in ("I", "F") and values.max(initial=0) <= 255
+        scale = 1 if is_eight_bit else 65535 / 255
         return Image.fromarray((values / scale).clip(0, 255).astype(np.uint8)).convert("RGB")
     if picture.has_transparency_data:
         picture = picture.convert("RGBA")

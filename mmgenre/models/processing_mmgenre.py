@@ -16,7 +16,7 @@ from transformers import (
 )
 
 from .base import GenreConfig
-from .pictures import open_poster
+from .pictures import open_poster, to_rgb
 
 Poster = Image.Image | torch.Tensor | np.ndarray | str | Path
 # Every field here is an attribute of the processor and a field of the config, which owns its value.
@@ -46,6 +46,12 @@ class MMGenreProcessor(ProcessorMixin):
         missing_plot: str = "No plot found.",
     ) -> None:
         super().__init__(image_processor, tokenizer)
+        # what transformers makes, without a word, where a tokenizer's files are not there
+        if len(tokenizer) <= len(tokenizer.all_special_tokens):
+            raise ValueError(
+                f"the tokenizer {tokenizer.name_or_path!r} has no tokens but the special ones; its "
+                "tokenizer.json or vocab.txt is missing"
+            )
         self.modalities = list(modalities)
         self.max_length = max_length
         self.padding = padding
@@ -153,7 +159,7 @@ class MMGenreProcessor(ProcessorMixin):
 def _to_picture(poster: Poster) -> Image.Image | torch.Tensor | np.ndarray:
     if isinstance(poster, (str, Path)):
         return open_poster(poster)
-    return poster.convert("RGB") if isinstance(poster, Image.Image) else poster
+    return to_rgb(poster) if isinstance(poster, Image.Image) else poster
 
 
 def _is_one_poster(images: Any) -> bool:

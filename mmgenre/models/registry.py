@@ -66,7 +66,7 @@ def create_config(
     from huggingface_hub.errors import StrictDataclassError
     from transformers import PreTrainedConfig
 
-    from .base import read_text_config
+    from .backbones import read_text_config
 
     config_class = load_class(get_system(name).config)
     inherited = {field.name for field in dataclasses.fields(PreTrainedConfig)}
@@ -99,7 +99,16 @@ def load_model(path: str) -> "GenrePreTrainedModel":
     Raises:
         ValueError: There is no model at `path`, or a file of it is missing or broken.
     """
-    return _load(path, "model")
+    # transformers itself would only warn, and start such weights anew
+    model, info = _load(path, "model", output_loading_info=True, ignore_mismatched_sizes=True)
+    mismatched = {key for key, *_ in info["mismatched_keys"]}
+    wrong = sorted({*info["missing_keys"], *info["unexpected_keys"], *mismatched})
+    if wrong:
+        raise ValueError(
+            f"{path!r} holds weights that do not fit its config.json: {len(wrong)} are missing, "
+            f"unknown or of another size, such as {', '.join(wrong[:5])}"
+        )
+    return model
 
 
 def load_processor(path: str) -> Any:
@@ -111,18 +120,18 @@ def load_processor(path: str) -> Any:
     return _load(path, "processor")
 
 
-def _load(path: str, part: str) -> Any:
+def _load(path: str, part: str, **options: Any) -> Any:
     from huggingface_hub import hf_hub_download
     from transformers import AutoConfig
 
     try:
         folder = Path(path)
         file = folder / "config.json" if folder.is_dir() else hf_hub_download(path, "config.json")
-        model_type = json.loads(Path(file).read_text(encoding="utf-8")).get("model_type", "none")
+        model_type = str(json.loads(Path(file).read_text(encoding="utf-8")).get("model_type"))
         system = get_system(model_type)
         # or AutoTokenizer, which looks at config.json too, warns of an unknown kind of model
         AutoConfig.register(model_type, load_class(system.config), exist_ok=True)
-        return load_class(getattr(system, part)).from_pretrained(path)
+        return load_class(getattr(system, part)).from_pretrained(path, **options)
     except FileNotFoundError as error:
         raise ValueError(f"{path!r} is not a saved model: {error.filename} is missing") from error
     except Exception as error:  # json, safetensors and the Hub each raise kinds of their own

@@ -57,16 +57,19 @@ class Checkpointer:
         model: nn.Module,
         processor: Any,
         loop_state: dict[str, Any],
-        is_best: bool,
+        best_epoch: int,
     ) -> None:
         """Write the checkpoint of a finished epoch. Called by all processes.
 
         It is written beside, synced and renamed, so that a checkpoint is whole or not there.
 
+        Args:
+            best_epoch: The best so far: `epoch`, or an earlier one whose checkpoint still stands.
+
         Raises:
             UserError: The disk is full or the folder cannot be written; older checkpoints stand.
         """
-        name = f"epoch_{epoch:04d}"
+        name = _name(epoch)
         temporary = self.folder / f".{name}.tmp"
         try:
             if self.accelerator.is_main_process:
@@ -84,7 +87,7 @@ class Checkpointer:
             if self.accelerator.is_main_process:
                 loop_file = temporary / TRAINING_STATE_DIR / LOOP_STATE_FILE
                 loop_file.write_text(json.dumps(loop_state, indent=1), encoding="utf-8")
-                self._publish(temporary, name, is_best)
+                self._publish(temporary, name, _name(best_epoch))
         # torch raises RuntimeError where its zip writer cannot write
         except (OSError, RuntimeError, SafetensorError) as error:
             shutil.rmtree(temporary, ignore_errors=True)
@@ -114,7 +117,7 @@ class Checkpointer:
                 f"checkpoint {checkpoint} cannot be loaded ({_first_line(error)})"
             ) from error
 
-    def _publish(self, temporary: Path, name: str, is_best: bool) -> None:
+    def _publish(self, temporary: Path, name: str, best: str) -> None:
         files = [path for path in sorted(temporary.rglob("*")) if path.is_file()]
         sizes = {str(path.relative_to(temporary)): path.stat().st_size for path in files}
         manifest = temporary / MANIFEST_FILE
@@ -126,8 +129,9 @@ class Checkpointer:
             shutil.rmtree(target)
         temporary.rename(target)
         _link(self.folder / LAST_CHECKPOINT, name)
-        if is_best:
-            _link(self.folder / BEST_CHECKPOINT, name)
+        # Always, as a run that was resumed from an earlier epoch can find a later one's link here.
+        if (self.folder / best).is_dir():
+            _link(self.folder / BEST_CHECKPOINT, best)
         _sync(self.folder)
         self._prune()
 
@@ -169,6 +173,10 @@ def find_checkpoint(folder: Path, name: str) -> Path:
                 f"in place of {size}"
             )
     return checkpoint
+
+
+def _name(epoch: int) -> str:
+    return f"epoch_{epoch:04d}"
 
 
 def _link(link: Path, target: str) -> None:

@@ -32,20 +32,30 @@ from mmgenre.utils.errors import UserError
 
 
 def create_model(
-    args: ModelArguments, genres: Sequence[str], plots: Sequence[str]
+    args: ModelArguments,
+    vocabulary: GenreVocabulary,
+    train_records: Sequence[MovieRecord],
+    positive_weight_power: float | None = None,
 ) -> tuple[GenrePreTrainedModel, Any]:
     """A new model with its backbones' weights, and its processor.
 
     Args:
-        plots: Training plots, for a tokenizer that is trained on them.
+        train_records: A tokenizer can be trained on their plots; positive weights are from them.
 
     Raises:
         UserError: The model, a field of its config, a backbone or the tokenizer does not exist or
             does not fit.
     """
     try:
-        config = create_config(args.model, genres, args.model_config, args.text_backbone)
+        config = create_config(args.model, vocabulary.genres, args.model_config, args.text_backbone)
+        if positive_weight_power is not None:
+            if config.loss != "bce":
+                raise ValueError(
+                    f"positive_weight_power needs model_config loss=bce, not {config.loss}"
+                )
+            config.pos_weight = vocabulary.positive_weights(train_records, positive_weight_power)
         system = get_system(args.model)
+        plots = [record.plot for record in train_records if record.plot]
         tokenizer = _create_tokenizer(args, config, plots)
         processor = load_class(system.processor).from_config(config, tokenizer)
         model = load_class(system.model).from_backbones(
@@ -114,8 +124,9 @@ def create_trainer(
     training, data, optimization = config.training, config.data, config.optimization
     train_records, validation_records = movies.split("train"), movies.split(VALIDATION)
     set_seed(training.seed)
-    plots = [record.plot for record in train_records if record.plot]
-    model, processor = create_model(config.model, movies.vocabulary.genres, plots)
+    model, processor = create_model(
+        config.model, movies.vocabulary, train_records, optimization.positive_weight_power
+    )
     dataset = create_dataset(
         train_records,
         movies.vocabulary,

@@ -20,11 +20,15 @@ def create_optimizer(
     """
     named = [(n, p) for n, p in model.named_parameters() if p.requires_grad]
     if backbone_learning_rate is None:
-        return torch.optim.AdamW([p for _, p in named], lr=learning_rate, weight_decay=weight_decay)
+        return torch.optim.AdamW(
+            [p for _, p in named], lr=learning_rate, weight_decay=weight_decay, fused=True
+        )
     new = [p for n, p in named if not n.startswith(ENCODERS)]
     backbone = [p for n, p in named if n.startswith(ENCODERS)]
     groups = [
         {"params": new, "lr": learning_rate},
         {"params": backbone, "lr": backbone_learning_rate},
     ]
-    return torch.optim.AdamW([g for g in groups if g["params"]], weight_decay=weight_decay)
+    return torch.optim.AdamW(
+        [g for g in groups if g["params"]], weight_decay=weight_decay, fused=True
+    )

@@ -11,10 +11,12 @@
 import json
 import os
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from mmgenre.configs.arguments import TrainingArguments
+from mmgenre.configs.arguments import TrainConfig, TrainingArguments
+from mmgenre.configs.parser import save_config
 from mmgenre.constants import (
     CHECKPOINTS_DIR,
     CONFIG_FILE,
@@ -22,6 +24,7 @@ from mmgenre.constants import (
     REJECTED_POSTERS_FILE,
     REPORTS_DIR,
 )
+from mmgenre.data.dataset import RejectedPoster, write_rejected
 from mmgenre.utils.errors import UserError
 
 
@@ -52,8 +55,27 @@ def check_output_dir(args: TrainingArguments) -> Path:
     return folder
 
 
-def delete_run(folder: Path) -> None:
-    """Delete a run's own files and nothing else that stands in the folder."""
+def open_run(
+    folder: Path, config: TrainConfig, rejected: Sequence[RejectedPoster], overwrite: bool
+) -> None:
+    """Write what stands in a run before its first epoch. For the main process only.
+
+    Args:
+        overwrite: Delete the run that the folder holds: its own files and nothing else there.
+
+    Raises:
+        UserError: The disk is full.
+    """
+    try:
+        if overwrite:
+            _delete_run(folder)
+        save_config(config, folder / CONFIG_FILE)
+        write_rejected(folder / REJECTED_POSTERS_FILE, rejected)
+    except OSError as error:
+        raise UserError(f"{str(folder)!r} cannot be written to: {error.strerror}") from error
+
+
+def _delete_run(folder: Path) -> None:
     for name in (CHECKPOINTS_DIR, REPORTS_DIR):
         shutil.rmtree(folder / name, ignore_errors=True)
     for name in (CONFIG_FILE, HISTORY_FILE, REJECTED_POSTERS_FILE):
@@ -76,7 +98,15 @@ class History:
             temporary.replace(self.path)
 
     def append(self, entry: dict[str, Any]) -> None:
-        with self.path.open("a", encoding="utf-8") as file:
-            file.write(json.dumps(entry) + "\n")
-            file.flush()
-            os.fsync(file.fileno())
+        """Write a line.
+
+        Raises:
+            UserError: The disk is full or the file cannot be written.
+        """
+        try:
+            with self.path.open("a", encoding="utf-8") as file:
+                file.write(json.dumps(entry) + "\n")
+                file.flush()
+                os.fsync(file.fileno())
+        except OSError as error:
+            raise UserError(f"{self.path} cannot be written: {error.strerror}") from error

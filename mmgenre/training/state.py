@@ -23,12 +23,10 @@ class TrainingState:
     best_metric: float = -math.inf
     best_epoch: int = 0
 
-    def note_metric(self, metric: float) -> bool:
-        """Take note of the current epoch's metric; whether it is the best so far."""
-        if not metric > self.best_metric:
-            return False
-        self.best_metric, self.best_epoch = metric, self.epoch
-        return True
+    def note_metric(self, metric: float) -> None:
+        """Take note of the current epoch's metric."""
+        if metric > self.best_metric:
+            self.best_metric, self.best_epoch = metric, self.epoch
 
     def state_dict(self) -> dict[str, Any]:
         return asdict(self)

@@ -108,9 +108,9 @@ class Trainer:
                 self.start_epoch()
                 train_loss = self.train_epoch()
                 evaluation = self.evaluator.evaluate(self.model)
-                is_best = self.note_metric(evaluation)
+                self.note_metric(evaluation)
                 self.record(train_loss, evaluation, time.perf_counter() - started)
-                self.save(is_best)
+                self.save()
         if self.early_stopping.should_stop:
             logger.info("stopped early after epoch %d", self.state.epoch)
         return self.state
@@ -168,8 +168,8 @@ class Trainer:
         self.optimizer.zero_grad()
         return total
 
-    def note_metric(self, evaluation: Evaluation) -> bool:
-        """Tell schedule and early stopping; whether this is the best epoch so far.
+    def note_metric(self, evaluation: Evaluation) -> None:
+        """Tell schedule, early stopping and state of the finished epoch.
 
         The metric is computed from all processes' movies, so that all decide alike.
         """
@@ -177,7 +177,7 @@ class Trainer:
         self.schedule.end_epoch(self.state.epoch, metric)
         self.early_stopping.update(metric)
         self.state.epoch += 1
-        return self.state.note_metric(metric)
+        self.state.note_metric(metric)
 
     def record(self, train_loss: float, evaluation: Evaluation, seconds: float) -> None:
         metrics = {f"validation/{name}": value for name, value in evaluation.metrics.items()}
@@ -205,9 +205,13 @@ class Trainer:
             seconds,
         )
 
-    def save(self, is_best: bool) -> None:
+    def save(self) -> None:
         self.checkpointer.save(
-            self.state.epoch, self.model, self.processor, self.state_dict(), is_best
+            self.state.epoch,
+            self.model,
+            self.processor,
+            self.state_dict(),
+            self.state.best_epoch,
         )
 
     def state_dict(self) -> dict[str, Any]:

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 USER_ERROR_STATUS = 2
+INTERRUPTED_STATUS = 130  # 128 + SIGINT, as shells report it
 
 
 class UserError(ValueError):
@@ -14,7 +15,10 @@ class UserError(ValueError):
 
 @contextmanager
 def exit_on_user_error(program: str) -> Iterator[None]:
-    """Turn a `UserError` into one line on standard error and exit status 2, without a traceback."""
+    """Turn a `UserError` into one line on standard error and exit status 2, without a traceback.
+
+    Ctrl-C ends with one line and status 130.
+    """
     try:
         yield
     except UserError as error:
@@ -22,3 +26,6 @@ def exit_on_user_error(program: str) -> Iterator[None]:
         who = program if rank == 0 else f"{program} (process {rank})"
         print(f"{who}: error: {error}", file=sys.stderr, flush=True)
         sys.exit(USER_ERROR_STATUS)
+    except KeyboardInterrupt:
+        print(f"{program}: interrupted", file=sys.stderr, flush=True)
+        sys.exit(INTERRUPTED_STATUS)

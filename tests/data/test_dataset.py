@@ -117,7 +117,11 @@ def test_batches_do_not_depend_on_workers_and_follow_the_epoch(records: list[Mov
         assert one.keys() == other.keys()
         assert all(torch.equal(one[key], other[key]) for key in one)
     by_movie = [
-        {int(i): p for batch in epoch for i, p in zip(batch["index"], batch["pixel_values"], strict=True)}
+        {
+            int(i): p
+            for batch in epoch
+            for i, p in zip(batch["index"], batch["pixel_values"], strict=True)
+        }
         for epoch in (with_workers[:3], with_workers[3:])
     ]
     assert (by_movie[0][0] != by_movie[1][0]).any()
@@ -142,7 +146,9 @@ def broken(records: list[MovieRecord]) -> list[MovieRecord]:
     return records
 
 
-def test_broken_posters_are_counted_and_named(broken: list[MovieRecord], tmp_path: Path, caplog) -> None:
+def test_broken_posters_are_counted_and_named(
+    broken: list[MovieRecord], tmp_path: Path, caplog
+) -> None:
     kept, rejected = drop_broken_posters(broken, open_poster, 16, "count")
     assert [(r.id, r.genres, r.plot) for r in kept] == [(r.id, r.genres, r.plot) for r in broken]
     assert [record.id for record in kept if record.poster is not None] == ["m4"]

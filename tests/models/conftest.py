@@ -37,7 +37,9 @@ def tiny_config() -> Callable[..., MMGenreConfig]:
     """A config of the smallest sizes, with changes; `text_config` is a mapping of changes too."""
 
     def create(text_config: dict[str, Any] | None = None, **changes: Any) -> MMGenreConfig:
-        return MMGenreConfig(**{**TINY, "text_config": {**TINY_BERT, **(text_config or {})}} | changes)
+        return MMGenreConfig(
+            **{**TINY, "text_config": {**TINY_BERT, **(text_config or {})}} | changes
+        )
 
     return create
 

@@ -203,9 +203,7 @@ def test_fused_attention_is_a_linear_map(tiny_model, batch):
 
 
 @pytest.mark.parametrize("fusion_tokens", FUSIONS)
-def test_padding_and_masked_words_do_not_matter_and_real_words_do(
-    tiny_model, batch, fusion_tokens
-):
+def test_padding_and_masked_words_do_not_matter_and_real_words_do(tiny_model, batch, fusion_tokens):
     model, batch = in_float64(tiny_model(fusion_tokens=fusion_tokens), batch)
     logits = logits_of(model, batch)
 
@@ -344,16 +342,19 @@ def test_modality_dropout_takes_one_of_two_in_training_only(dropping_model, batc
     assert dropped.any(dim=0).all()
 
 
-def test_modality_dropout_leaves_movies_that_have_one_modality_alone(dropping_model, batch):
+@pytest.mark.parametrize("absent", [0, 1])
+def test_modality_dropout_leaves_movies_that_have_one_modality_alone(dropping_model, batch, absent):
     batch = many(batch, 8)
     present = torch.arange(24) % 2 == 0
-    dropped = replaced(dropping_model.train(), batch | {"image_present": present})
+    dropping_model.train()
+    dropped = replaced(dropping_model, batch | {f"{MODALITIES[absent]}_present": present})
     assert (dropped.sum(dim=1) == 1).all()
-    assert dropped[~present, 0].all()
-    del batch["pixel_values"]
+    assert dropped[~present, absent].all()
+    for key in (["pixel_values"], ["input_ids", "attention_mask"])[absent]:
+        del batch[key]
     dropped = replaced(dropping_model, batch)
-    assert dropped[:, 0].all()
-    assert not dropped[:, 1].any()
+    assert dropped[:, absent].all()
+    assert not dropped[:, 1 - absent].any()
 
 
 def test_modality_dropout_is_a_share_of_the_movies(dropping_model):
