@@ -60,7 +60,7 @@ class DataArguments:
     )
     split_method: Literal["random", "stratified"] = _arg(
         "random",
-        "How they are chosen: at random, or so that rare genres are in both parts in proportion.",
+        "Choice of these movies: at random, or with rare genres in both parts in proportion.",
     )
     genres: list[str] = _arg(
         [],
