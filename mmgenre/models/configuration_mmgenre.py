@@ -30,7 +30,7 @@ class MMGenreConfig(GenreConfig):
     """
 
     model_type = "mmgenre"
-    sub_configs_defaults: ClassVar[dict[str, Any]] = {"text_config": BertConfig}
+    sub_configs: ClassVar[dict[str, Any]] = {"text_config": BertConfig}
 
     image_architecture: str = "resnet50"
     # BertConfig after construction; the wider type is what a config file or a caller may give
@@ -53,6 +53,8 @@ class MMGenreConfig(GenreConfig):
     )
 
     def __post_init__(self, **kwargs: Any) -> None:
+        if not isinstance(self.text_config, BertConfig):
+            self.text_config = BertConfig(**(self.text_config or {}))
         super().__post_init__(**kwargs)
         if self.image_architecture not in RESNETS:
             raise ValueError(
