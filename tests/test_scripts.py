@@ -14,7 +14,7 @@ from safetensors.torch import load_file
 from tiny import ROOT, TINY_MODEL
 from transformers import BertConfig
 
-from mmgenre.data.demo_tokenizer import create_demo_tokenizer
+from mmgenre.data.tokenizer import train_tokenizer
 from mmgenre.models.registry import create_config, load_class, load_processor
 from mmgenre.utils.errors import UserError
 
@@ -271,6 +271,10 @@ def break_json(folder: Path) -> None:
     path.write_text("\n".join([*lines[:4], lines[4][:20], *lines[5:]]))
 
 
+def drop(column: str) -> Callable[[Path], None]:
+    return lambda folder: change(folder, lambda row, _: {**row, column: None})
+
+
 def leave_folder(folder: Path) -> None:
     change(folder, lambda row, n: {**row, "file_name": "../secret.jpg"} if n == 6 else row)
 
@@ -314,6 +318,8 @@ BAD_DATA = {
         ["validation", "musical", "demo0046", "--unknown_genres drop"],
     ),
     "broken line": (break_json, [], ["metadata.jsonl line 5", "broken JSON"]),
+    "no poster at all": (drop("file_name"), [], ["modality 'image'", "modalities=[...]"]),
+    "no plot at all": (drop("plot"), [], ["tokenizer 'train'", "no training movie"]),
     "outside": (leave_folder, [], ["metadata.jsonl line 7", "../secret.jpg"]),
     "missing poster": (only(None), ["error"], ["bad.png", "file is missing"]),
     "truncated poster": (only(b""), ["error"], ["bad.png", "truncated"]),
@@ -370,7 +376,7 @@ def test_mistakes_in_flags(case: str, recipe: str, run_main, tmp_path: Path) -> 
 
 def test_a_tokenizer_that_does_not_fit(recipe: str, run_main, tmp_path: Path) -> None:
     words = [f"{a}{b}" for a in "bcdfghjklm" for b in "aeiouy"]
-    tokenizer = create_demo_tokenizer([" ".join(words)], vocab_size=200)
+    tokenizer = train_tokenizer([" ".join(words)], vocab_size=200)
     tokenizer.save_pretrained(tmp_path / "tokenizer")
     config = yaml.safe_load(Path(recipe).read_text())
     config["model_config"]["text_config"]["vocab_size"] = 10

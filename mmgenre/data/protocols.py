@@ -12,7 +12,7 @@ from mmgenre.utils.errors import UserError
 
 logger = logging.getLogger(__name__)
 
-# Table 4.1 of the report: all genres of the training movies.
+# Section 4.1 of the report: all genres of the training movies.
 REPORT_GENRES = (
     "action",
     "adventure",

@@ -7,9 +7,6 @@ from typing import IO
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
-# Posters of MM-IMDb reach 175 million pixels; Pillow itself refuses twice this figure.
-MAX_PIXELS = 179_000_000
-
 
 def open_poster(source: str | Path | IO[bytes], min_side: int | None = None) -> Image.Image:
     """Decode a poster's first frame to 8-bit RGB, upright.
@@ -22,7 +19,8 @@ def open_poster(source: str | Path | IO[bytes], min_side: int | None = None) -> 
             faster) as long as its sides stay at least so many pixels. None decodes at full size.
 
     Raises:
-        OSError: It is no picture, is truncated, or has more than `MAX_PIXELS` pixels.
+        OSError: It is no picture, is truncated, or has more pixels than Pillow opens
+            (twice `Image.MAX_IMAGE_PIXELS`, 179 million; posters of MM-IMDb reach 175).
     """
     try:
         with warnings.catch_warnings():

@@ -12,11 +12,11 @@ from mmgenre.configs.arguments import ModelArguments, TrainConfig
 from mmgenre.constants import CHECKPOINTS_DIR, HISTORY_FILE
 from mmgenre.data.collator import GenreCollator
 from mmgenre.data.dataset import MovieDataset, RejectedPoster, drop_broken_posters
-from mmgenre.data.demo_tokenizer import create_demo_tokenizer
 from mmgenre.data.labels import GenreVocabulary
 from mmgenre.data.loaders import GlobalBatchSampler, create_eval_loader, create_train_loader
 from mmgenre.data.movies import Movies
 from mmgenre.data.records import VALIDATION, MovieRecord
+from mmgenre.data.tokenizer import train_tokenizer
 from mmgenre.data.transforms import create_augmentation
 from mmgenre.evaluation.evaluator import Evaluator
 from mmgenre.models.base import GenreConfig, GenrePreTrainedModel
@@ -136,6 +136,7 @@ def create_trainer(
         data.augmentation,
         training.seed,
     )
+    _check_modalities(dataset.records, processor.modalities)
     validation = create_dataset(
         validation_records, movies.vocabulary, model.config, processor, data.broken_posters
     )
@@ -196,6 +197,20 @@ def create_trainer(
     )
 
 
+def _check_modalities(records: Sequence[MovieRecord], modalities: Sequence[str]) -> None:
+    """See that there is something to learn from: one movie at least has each modality."""
+    there = {
+        "image": any(record.poster is not None for record in records),
+        "text": any(record.plot for record in records),
+    }
+    for name in modalities:
+        if not there[name]:
+            raise UserError(
+                f"the model has the modality {name!r}, but no training movie does; name the others "
+                "in --model_config modalities=[...], or give a data set that has it"
+            )
+
+
 def _create_tokenizer(
     args: ModelArguments, config: GenreConfig, plots: Sequence[str]
 ) -> PreTrainedTokenizerBase:
@@ -206,7 +221,9 @@ def _create_tokenizer(
             "--tokenizer train"
         )
     if source == "train":
-        return create_demo_tokenizer(plots, config.text_config.vocab_size)
+        if not plots:
+            raise ValueError("tokenizer 'train' needs plots, and no training movie has one")
+        return train_tokenizer(plots, config.text_config.vocab_size)
     try:
         return AutoTokenizer.from_pretrained(source)
     except Exception as error:  # missing files raise OSError, ValueError or TypeError here

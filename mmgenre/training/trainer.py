@@ -1,8 +1,10 @@
 """The training loop. It knows no model, no data format and no schedule."""
 
 import logging
+import math
 import time
-from contextlib import nullcontext
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from typing import Any
 
 import torch
@@ -126,7 +128,7 @@ class Trainer:
         """One pass over the training movies; the mean loss of a movie over all processes."""
         self.model.train()
         batches = iter(self.loader)
-        total = torch.zeros((), dtype=torch.float64, device=self.accelerator.device)
+        total = torch.zeros((), device=self.accelerator.device)
         num_samples = 0
         for step in range(self.sampler.num_steps):
             size = len(self.sampler.step_movies(step))
@@ -137,7 +139,7 @@ class Trainer:
             self.state.num_samples += size
             self._log_step(loss)
         mean = self.accelerator.reduce(total, "sum").item() / num_samples
-        if mean != mean or mean in (float("inf"), float("-inf")):
+        if not math.isfinite(mean):
             raise UserError(
                 f"the training loss of epoch {self.state.epoch + 1} is {mean}; "
                 "lower learning_rate or set max_grad_norm"
@@ -153,7 +155,7 @@ class Trainer:
         Returns:
             This process's part of that mean; the parts of all processes add up to it.
         """
-        total = torch.zeros((), dtype=torch.float64, device=self.accelerator.device)
+        total = torch.zeros((), device=self.accelerator.device)
         for i, movies in enumerate(micro_batches):
             is_last = i == len(micro_batches) - 1
             with nullcontext() if is_last else self.accelerator.no_sync(self.model):
@@ -239,7 +241,9 @@ class Trainer:
         device = self.accelerator.device
         return {k: v.to(device, non_blocking=True) for k, v in batch.items() if k != "index"}
 
-    def _progress(self) -> Any:
+    @contextmanager
+    def _progress(self) -> Iterator[Any]:
+        """The run's one bar, under which log lines do not tear it."""
         bar = tqdm(
             total=self.num_train_epochs * self.sampler.num_steps,
             initial=self.state.step,
@@ -247,20 +251,5 @@ class Trainer:
             unit=" steps",
             disable=not show_progress(),
         )
-        return _WithLogging(bar)
-
-
-class _WithLogging:
-    """A progress bar under which log lines do not tear it."""
-
-    def __init__(self, bar: Any) -> None:
-        self.bar = bar
-        self.redirect = logging_redirect_tqdm() if not bar.disable else nullcontext()
-
-    def __enter__(self) -> Any:
-        self.redirect.__enter__()
-        return self.bar
-
-    def __exit__(self, *exception: Any) -> None:
-        self.bar.close()
-        self.redirect.__exit__(*exception)
+        with bar, nullcontext() if bar.disable else logging_redirect_tqdm():
+            yield bar

@@ -26,9 +26,9 @@ from mmgenre.data.demo import (
     write_demo_movies,
 )
 from mmgenre.data.demo_posters import draw_poster
-from mmgenre.data.demo_tokenizer import create_demo_tokenizer
 from mmgenre.data.readers import read_movies
 from mmgenre.data.records import FilePoster
+from mmgenre.data.tokenizer import train_tokenizer
 from mmgenre.utils.errors import UserError
 
 REPOSITORY = str(Path(__file__).parents[2])
@@ -279,9 +279,9 @@ def test_shared_directors_share_genres(movies: list[DemoMovie]) -> None:
 def test_tokenizer_is_the_same_in_every_process(movies: list[DemoMovie]) -> None:
     script = (
         "from mmgenre.data.demo import create_demo_movies;"
-        "from mmgenre.data.demo_tokenizer import create_demo_tokenizer;"
+        "from mmgenre.data.tokenizer import train_tokenizer;"
         "plots = [m.plot for m in create_demo_movies(600, 0)];"
-        "print(sorted(create_demo_tokenizer(plots, vocab_size=500).get_vocab().items()))"
+        "print(sorted(train_tokenizer(plots, vocab_size=500).get_vocab().items()))"
     )
     printed = subprocess.run(
         [sys.executable, "-c", script],
@@ -290,13 +290,13 @@ def test_tokenizer_is_the_same_in_every_process(movies: list[DemoMovie]) -> None
         text=True,
         check=True,
     ).stdout
-    here = create_demo_tokenizer((m.plot for m in movies), vocab_size=500)
+    here = train_tokenizer((m.plot for m in movies), vocab_size=500)
     assert len(here) == 500
     assert printed.strip() == str(sorted(here.get_vocab().items()))
 
 
 def test_tokenizer_comes_back_from_disk(movies: list[DemoMovie], tmp_path: Path) -> None:
-    tokenizer = create_demo_tokenizer(m.plot for m in movies)
+    tokenizer = train_tokenizer(m.plot for m in movies)
     tokenizer.save_pretrained(tmp_path)
     texts = [movies[0].plot, movies[1].plot.upper(), "A zebra ate 7 teapots!", ""]
     loaded = BertTokenizer.from_pretrained(tmp_path)
@@ -304,7 +304,7 @@ def test_tokenizer_comes_back_from_disk(movies: list[DemoMovie], tmp_path: Path)
 
 
 def test_tokenizer_encodes_as_bert_does(movies: list[DemoMovie]) -> None:
-    tokenizer = create_demo_tokenizer(m.plot for m in movies)
+    tokenizer = train_tokenizer(m.plot for m in movies)
     upper, lower, short = tokenizer(
         ["THE ROBOT", "the robot", "the"], truncation=True, max_length=4, padding=True
     )["input_ids"]
@@ -313,7 +313,7 @@ def test_tokenizer_encodes_as_bert_does(movies: list[DemoMovie]) -> None:
 
 
 def test_tokenizer_spells_out_unseen_words(movies: list[DemoMovie]) -> None:
-    tokenizer = create_demo_tokenizer(m.plot for m in movies)
+    tokenizer = train_tokenizer(m.plot for m in movies)
     pieces = tokenizer.tokenize("teabook")
     assert len(pieces) > 1
     assert "".join(pieces).replace("##", "") == "teabook"

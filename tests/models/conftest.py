@@ -9,7 +9,7 @@ import torch
 from PIL import Image
 from transformers import BertTokenizer
 
-from mmgenre.data.demo_tokenizer import create_demo_tokenizer
+from mmgenre.data.tokenizer import train_tokenizer
 from mmgenre.models.configuration_mmgenre import MMGenreConfig
 from mmgenre.models.modeling_mmgenre import MMGenreForSequenceClassification
 
@@ -77,7 +77,7 @@ def labels() -> torch.Tensor:
 
 @pytest.fixture(scope="session")
 def tokenizer() -> BertTokenizer:
-    return create_demo_tokenizer(PLOTS, vocab_size=60)
+    return train_tokenizer(PLOTS, vocab_size=60)
 
 
 @pytest.fixture

@@ -110,7 +110,10 @@ def test_model_and_processor_are_loaded_by_what_the_config_says(saved, tiny_mode
     model, processor = load_model(str(saved)), load_processor(str(saved))
     expected = tiny_model(modalities=["text"])
     inputs = processor(text="a war on the moon.")
-    assert torch.equal(model.eval()(**inputs).logits, expected(**inputs).logits)
+    # Not bit for bit: memory-mapped weights are aligned otherwise, and some kernels mind.
+    torch.testing.assert_close(model.eval()(**inputs).logits, expected(**inputs).logits)
+    loaded = model.state_dict()
+    assert all(torch.equal(loaded[name], value) for name, value in expected.state_dict().items())
     assert isinstance(processor, MMGenreProcessor)
     assert isinstance(AutoConfig.from_pretrained(saved), type(expected.config))
 

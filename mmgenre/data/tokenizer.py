@@ -1,4 +1,4 @@
-"""The demo's tokenizer, trained on its own plots: nothing is downloaded."""
+"""A WordPiece tokenizer trained on the plots at hand: nothing is downloaded."""
 
 from collections.abc import Iterable
 
@@ -10,7 +10,7 @@ from transformers import BertTokenizer
 _SPECIAL_TOKENS = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
 
 
-def create_demo_tokenizer(plots: Iterable[str], vocab_size: int = 2000) -> BertTokenizer:
+def train_tokenizer(plots: Iterable[str], vocab_size: int = 2000) -> BertTokenizer:
     """Train a lower-casing WordPiece tokenizer with BERT's special tokens.
 
     Args:
