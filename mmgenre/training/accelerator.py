@@ -93,7 +93,7 @@ def apply_speed_options(
     if args.sync_bn:
         nn.SyncBatchNorm.convert_sync_batchnorm(model)
     if args.torch_compile:
-        nn.Module.compile(model)  # not torch.compile, which changes the names of saved weights
+        model.compile()  # not torch.compile, which changes the names of saved weights
 
 
 def _check_launcher(gradient_accumulation_steps: int) -> None:
