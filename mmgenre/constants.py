@@ -12,6 +12,11 @@ MANIFEST_FILE = "manifest.json"
 REJECTED_POSTERS_FILE = "rejected_posters.jsonl"
 DEMO_DATA_DIR = "demo_movies"
 
+GRAPH_FILE = "graph.json"
+GRAPH_MATRIX_FILE = "graph.npz"
+GRAPH_STATS_FILE = "graph_stats.json"
+GRAPH_FIGURE_FILE = "graph_stats.png"
+
 REPORTS_DIR = "reports"
 METRICS_FILE = "metrics.json"
 PREDICTIONS_FILE = "predictions.parquet"
