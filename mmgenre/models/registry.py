@@ -28,7 +28,19 @@ SYSTEMS: dict[str, System] = {
         "modeling_mmgenre:MMGenreForSequenceClassification",
         _PROCESSOR,
     ),
+    "efficientnet": System(
+        "efficientnet:EfficientNetGenreConfig",
+        "efficientnet:EfficientNetGenreForSequenceClassification",
+        _PROCESSOR,
+    ),
+    "bert": System("bert:BertGenreConfig", "bert:BertGenreForSequenceClassification", _PROCESSOR),
+    "gmu": System("gmu:GmuConfig", "gmu:GmuForSequenceClassification", _PROCESSOR),
+    "centralnet": System(
+        "centralnet:CentralNetConfig", "centralnet:CentralNetForSequenceClassification", _PROCESSOR
+    ),
     "mmbt": System("mmbt:MmbtConfig", "mmbt:MmbtForSequenceClassification", _PROCESSOR),
+    "mfm": System("mfm:MfmConfig", "mfm:MfmForSequenceClassification", _PROCESSOR),
+    "refnet": System("refnet:RefNetConfig", "refnet:RefNetForSequenceClassification", _PROCESSOR),
 }
 
 
