@@ -6,17 +6,19 @@ from typing import Any
 
 from accelerate import Accelerator
 from accelerate.utils import set_seed
-from transformers import AutoTokenizer, PreTrainedTokenizerBase
+from transformers import PreTrainedTokenizerBase
 
 from mmgenre.configs.arguments import ModelArguments, TrainConfig
 from mmgenre.constants import CHECKPOINTS_DIR, HISTORY_FILE
 from mmgenre.data.collator import GenreCollator
-from mmgenre.data.dataset import MovieDataset, RejectedPoster, drop_broken_posters
+from mmgenre.data.dataset import MovieDataset, drop_broken_posters
 from mmgenre.data.labels import GenreVocabulary
 from mmgenre.data.loaders import GlobalBatchSampler, create_eval_loader, create_train_loader
 from mmgenre.data.movies import Movies
-from mmgenre.data.records import VALIDATION, MovieRecord
-from mmgenre.data.tokenizer import train_tokenizer
+from mmgenre.data.prepare import PrepareOptions, prepare_movies
+from mmgenre.data.readers.prepared import is_complete
+from mmgenre.data.records import VALIDATION, MovieRecord, RejectedPoster
+from mmgenre.data.tokenizer import are_tokens_usable, load_tokenizer, train_tokenizer
 from mmgenre.data.transforms import create_augmentation
 from mmgenre.evaluation.evaluator import Evaluator
 from mmgenre.models.base import GenreConfig, GenrePreTrainedModel
@@ -29,6 +31,30 @@ from mmgenre.training.output_dir import History
 from mmgenre.training.schedulers import WarmupPlateauSchedule
 from mmgenre.training.trainer import Trainer
 from mmgenre.utils.errors import UserError
+
+
+def prepare_on_first_use(config: TrainConfig) -> None:
+    """Prepare the data set into `prepared_dir`, unless that is complete already.
+
+    Raises:
+        UserError: As `prepare_movies`, or the folder was prepared from another data set.
+    """
+    data = config.data
+    assert data.prepared_dir is not None
+    folder = Path(data.prepared_dir)
+    if is_complete(folder, data.dataset):
+        return
+    if data.dataset is None:
+        raise UserError(f"dataset is missing; prepared_dir {folder} is to be made from it")
+    tokenizer = config.model.tokenizer or config.model.text_backbone
+    prepare_movies(
+        data.dataset,
+        folder,
+        open_poster,
+        PrepareOptions(tokenizer=None if tokenizer == "train" else tokenizer),
+        data_format=data.data_format,
+        broken_posters=data.broken_posters,
+    )
 
 
 def create_model(
@@ -86,6 +112,9 @@ def create_dataset(
     rejected: list[RejectedPoster] = []
     if uses_images:
         records, rejected = drop_broken_posters(records, open_poster, min_side, broken_posters)
+    use_tokens = "text" in processor.modalities and are_tokens_usable(
+        records, processor.tokenizer, config.max_length
+    )
     return MovieDataset(
         records,
         vocabulary,
@@ -94,6 +123,7 @@ def create_dataset(
         create_augmentation(augmentation, config.image_size),
         seed,
         rejected,
+        use_tokens,
     )
 
 
@@ -224,8 +254,4 @@ def _create_tokenizer(
         if not plots:
             raise ValueError("tokenizer 'train' needs plots, and no training movie has one")
         return train_tokenizer(plots, config.text_config.vocab_size)
-    try:
-        return AutoTokenizer.from_pretrained(source)
-    except Exception as error:  # missing files raise OSError, ValueError or TypeError here
-        reason = " ".join(str(error).split())
-        raise ValueError(f"tokenizer {source!r} cannot be loaded ({reason})") from error
+    return load_tokenizer(source)
