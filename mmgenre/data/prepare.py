@@ -10,19 +10,16 @@
 
 import fcntl
 import hashlib
-import io
-import json
 import logging
 import multiprocessing
 import os
 import signal
-import threading
 import time
 from collections import Counter, deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.metadata import version
 from itertools import islice
@@ -30,29 +27,22 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import PIL
-import pyarrow as pa
-from PIL import Image
-from tqdm import tqdm
-from tqdm.contrib.logging import logging_redirect_tqdm
 
 import mmgenre
 from mmgenre.constants import PREPARED_LOCK_FILE, PREPARED_MANIFEST_FILE, PREPARED_SHARD_PATTERN
 from mmgenre.data.readers import find_format, read_movies
 from mmgenre.data.readers.prepared import (
-    FORMAT_VERSION,
-    SCHEMA,
     Manifest,
-    Shard,
     absolute_source,
     open_manifest,
     read_manifest,
     shard_file,
 )
 from mmgenre.data.records import MovieRecord, RejectedPoster
+from mmgenre.data.shards import Decoder, Result, Task, cannot_store, start_worker, write_shard
 from mmgenre.utils.errors import UserError
-from mmgenre.utils.io import replace_file, sync
-from mmgenre.utils.logging import show_progress
+from mmgenre.utils.io import sync
+from mmgenre.utils.logging import log_progress
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -60,15 +50,6 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 SHARD_SIZE = 128
-_JPEG_QUALITY = 90
-# A side longer than so many poster sizes is cut down to it, whatever becomes of the aspect ratio: a
-# model sees a square, and JPEG ends at 65,500 pixels.
-_MAX_SIDE_RATIO = 16
-_SECONDS_BETWEEN_LINES = 10.0
-
-Decoder = Callable[..., Image.Image]
-
-_stop: Any = None  # in a worker: whether to end early
 
 
 @dataclass(frozen=True)
@@ -163,33 +144,29 @@ def _prepare(
     num_workers: int,
 ) -> Manifest:
     manifest.write(folder)
+    started = time.monotonic()
     splits: Counter[str] = Counter()
     num_kept = 0
-    progress = _Progress(total)
-    with progress, _worker_pool(num_workers) as pool:
-        pending: deque[Future[_Result]] = deque()
+    with (
+        log_progress(logger, "prepared", total, "movies") as advance,
+        _worker_pool(num_workers) as pool,
+    ):
 
-        def take_first() -> int:
-            result = pending.popleft().result()
-            _check_rejected(result.rejected, broken_posters)
-            manifest.shards.append(result.shard)
-            manifest.rejected_posters += result.rejected
-            progress.update(result.shard.num_movies)
-            return int(result.is_kept)
+        def tasks() -> Iterator[Task]:
+            records = read_movies(manifest.source, manifest.data_format)
+            for number, chunk in enumerate(_chunks(records)):
+                splits.update(record.split or "none" for record in chunk)
+                input_ids = _tokenize(chunk, tokenizer, manifest.options["max_length"])
+                file = shard_file(folder, number)
+                yield Task(file, chunk, input_ids, manifest.options, decode)
 
         with _quiet_readers():
-            for number, records in enumerate(_chunks(read_movies(manifest.source, manifest.data_format))):
-                splits.update(record.split or "none" for record in records)
-                input_ids = _tokenize(records, tokenizer, manifest.options["max_length"])
-                task = _ShardTask(
-                    shard_file(folder, number), records, input_ids, manifest.options, decode
-                )
-                pending.append(_submit(pool, task))
-                # Bounds the movies that are in memory at once.
-                if len(pending) > 2 * num_workers:
-                    num_kept += take_first()
-        while pending:
-            num_kept += take_first()
+            for result in _run(pool, tasks(), num_ahead=2 * num_workers):
+                _check_rejected(result.rejected, broken_posters)
+                manifest.shards.append(result.shard)
+                manifest.rejected_posters += result.rejected
+                num_kept += result.is_kept
+                advance(result.shard.num_movies)
 
     _delete_leftovers(folder, len(manifest.shards))
     sync(folder)
@@ -205,7 +182,7 @@ def _prepare(
         _summary(manifest),
         num_kept,
         len(manifest.shards),
-        progress.seconds,
+        time.monotonic() - started,
     )
     return manifest
 
@@ -258,13 +235,10 @@ def _tokenize(
     try:
         encoded = tokenizer(plots, truncation=True, max_length=max_length)["input_ids"]
     except (TypeError, ValueError) as error:
-        raise _cannot_store(records, error) from error
+        raise cannot_store(records, error) from error
     for row, ids in zip(rows, encoded, strict=True):
         input_ids[row] = np.array(ids, dtype=np.int32)
     return input_ids
-
-
-# --- what the folder holds already
 
 
 def _find_complete(folder: Path, wanted: Manifest) -> Manifest | None:
@@ -339,171 +313,6 @@ def _summary(manifest: Manifest) -> str:
     )
 
 
-# --- the work
-
-
-@dataclass(frozen=True)
-class _ShardTask:
-    """A shard to write, as it goes to a worker."""
-
-    file: Path
-    records: list[MovieRecord]
-    input_ids: list[np.ndarray | None]
-    options: dict[str, Any]
-    decode: Decoder
-
-
-@dataclass(frozen=True)
-class _Result:
-    shard: Shard
-    rejected: list[RejectedPoster]
-    is_kept: bool
-
-
-class _Stopped(Exception):
-    """The main process wants no more of this shard."""
-
-
-def _write_shard(task: _ShardTask) -> _Result:
-    """Runs in a worker; `OSError` means that the shard cannot be written."""
-    kept = _stored_shard(task.file)
-    if kept is not None:
-        key = _key(task.options, (_digest(r, _read(r)) for r in task.records))
-        if kept.schema.metadata[b"key"] == key.encode():
-            return _result(task, kept["defect"].to_pylist(), task.file.read_bytes(), is_kept=True)
-    rows, digests = [], []
-    for record, input_ids in zip(task.records, task.input_ids, strict=True):
-        if _stop.is_set():
-            raise _Stopped
-        sources = _read(record)
-        digests.append(_digest(record, sources))
-        rows.append(_row(record, input_ids, sources, task))
-    schema = SCHEMA.with_metadata({"key": _key(task.options, digests)})
-    sink = pa.BufferOutputStream()
-    try:
-        batch = pa.RecordBatch.from_pylist(rows, schema)
-    except (ValueError, OverflowError) as error:
-        raise _cannot_store(task.records, error) from error
-    with pa.ipc.new_file(sink, schema) as writer:
-        writer.write_batch(batch)
-    content = sink.getvalue().to_pybytes()
-    replace_file(task.file, content)
-    return _result(task, [row["defect"] for row in rows], content, is_kept=False)
-
-
-def _result(task: _ShardTask, defects: list[str | None], content: bytes, is_kept: bool) -> _Result:
-    rejected = [
-        record.rejected or RejectedPoster(record.id, record.poster.name, defect)
-        for record, defect in zip(task.records, defects, strict=True)
-        if defect is not None and (record.rejected or record.poster)
-    ]
-    shard = Shard(len(task.records), len(content), hashlib.sha256(content).hexdigest())
-    return _Result(shard, rejected, is_kept)
-
-
-def _stored_shard(file: Path) -> pa.RecordBatch | None:
-    try:
-        with pa.ipc.open_file(pa.memory_map(str(file))) as reader:
-            return reader.get_batch(0)
-    except (OSError, pa.ArrowInvalid):
-        return None
-
-
-@dataclass(frozen=True)
-class _Sources:
-    """What a record only points to."""
-
-    poster: bytes | None
-    defect: str | None
-    features: list[tuple[str, bytes]] | None
-
-
-def _read(record: MovieRecord) -> _Sources:
-    poster, defect = None, record.rejected.reason if record.rejected else None
-    if record.poster is not None:
-        try:
-            poster = record.poster.read()
-        except OSError as error:
-            defect = str(error)
-    features = None
-    if record.features is not None:
-        features = [(name, _npy(array)) for name, array in record.features.read().items()]
-    return _Sources(poster, defect, features)
-
-
-def _npy(array: np.ndarray) -> bytes:
-    buffer = io.BytesIO()
-    np.save(buffer, array, allow_pickle=False)
-    return buffer.getvalue()
-
-
-def _digest(record: MovieRecord, sources: _Sources) -> str:
-    """Hash of all that a movie's row is made from, the options apart."""
-    texts = [record.id, record.plot, record.genres, record.title, record.year, record.split]
-    digest = hashlib.sha256(json.dumps([*texts, record.credits, sources.defect]).encode())
-    for part in (sources.poster, *(array for _, array in sources.features or ())):
-        digest.update(hashlib.sha256(part or b"").digest())
-    return digest.hexdigest()
-
-
-def _key(options: dict[str, Any], digests: Iterable[str]) -> str:
-    """What a shard was made from: a shard with the same key need not be made again."""
-    makers = [FORMAT_VERSION, PIL.__version__, options["poster_size"]]
-    makers += [options["tokenizer_fingerprint"], options["max_length"]]
-    return hashlib.sha256(json.dumps([makers, *digests]).encode()).hexdigest()
-
-
-def _row(
-    record: MovieRecord, input_ids: np.ndarray | None, sources: _Sources, task: _ShardTask
-) -> dict[str, Any]:
-    poster, defect = None, sources.defect
-    if sources.poster is not None:
-        size = task.options["poster_size"]
-        try:
-            poster = _jpeg(shrink(task.decode(io.BytesIO(sources.poster), size), size))
-        except OSError as error:
-            defect = str(error)
-    return {
-        "id": record.id,
-        "plot": record.plot,
-        "genres": record.genres,
-        "title": record.title,
-        "year": record.year,
-        "credits": list(record.credits.items()),
-        "split": record.split,
-        "poster": poster,
-        "defect": defect,
-        "input_ids": input_ids,
-        "features": sources.features,
-    }
-
-
-def shrink(picture: Image.Image, poster_size: int) -> Image.Image:
-    """The picture with its shorter side at `poster_size` pixels; never enlarged."""
-    scale = min(1.0, poster_size / min(picture.size))
-    longest = _MAX_SIDE_RATIO * poster_size
-    width, height = (max(1, min(round(side * scale), longest)) for side in picture.size)
-    if (width, height) == picture.size:
-        return picture
-    return picture.resize((width, height), Image.Resampling.LANCZOS)
-
-
-def _jpeg(picture: Image.Image) -> bytes:
-    buffer = io.BytesIO()
-    picture.save(buffer, "JPEG", quality=_JPEG_QUALITY)
-    return buffer.getvalue()
-
-
-def _cannot_store(records: list[MovieRecord], error: Exception) -> UserError:
-    reason = " ".join(str(error).split())
-    return UserError(
-        f"a movie from {records[0].id!r} to {records[-1].id!r} cannot be stored: {reason}"
-    )
-
-
-# --- processes
-
-
 @contextmanager
 def _worker_pool(num_workers: int) -> Iterator[ProcessPoolExecutor]:
     """Processes that end soon when the block is left by an error, or this process is killed."""
@@ -511,7 +320,7 @@ def _worker_pool(num_workers: int) -> Iterator[ProcessPoolExecutor]:
     context = multiprocessing.get_context("spawn")
     stop = context.Event()
     pool = ProcessPoolExecutor(
-        num_workers, mp_context=context, initializer=_start_worker, initargs=(stop,)
+        num_workers, mp_context=context, initializer=start_worker, initargs=(stop,)
     )
     try:
         yield pool
@@ -525,25 +334,23 @@ def _worker_pool(num_workers: int) -> Iterator[ProcessPoolExecutor]:
         pool.shutdown(cancel_futures=True)
 
 
-def _start_worker(stop: Any) -> None:
-    global _stop
-    _stop = stop
-    threading.Thread(target=_end_with_parent, daemon=True).start()
+def _run(pool: ProcessPoolExecutor, tasks: Iterator[Task], num_ahead: int) -> Iterator[Result]:
+    """The results in the tasks' order; `num_ahead` bounds the movies in memory at once."""
+    pending: deque[Future[Result]] = deque()
+    for task in tasks:
+        pending.append(_submit(pool, task))
+        if len(pending) > num_ahead:
+            yield pending.popleft().result()
+    while pending:
+        yield pending.popleft().result()
 
 
-def _end_with_parent() -> None:
-    parent = multiprocessing.parent_process()
-    assert parent is not None
-    parent.join()
-    os._exit(1)
-
-
-def _submit(pool: ProcessPoolExecutor, task: _ShardTask) -> "Future[_Result]":
+def _submit(pool: ProcessPoolExecutor, task: Task) -> "Future[Result]":
     # This may start a worker, which inherits the mask: Ctrl-C goes to the whole process group, and
     # is for this process alone to answer.
     signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])
     try:
-        return pool.submit(_write_shard, task)
+        return pool.submit(write_shard, task)
     finally:
         signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGINT])
 
@@ -587,41 +394,3 @@ def _quiet_readers() -> Iterator[None]:
         yield
     finally:
         readers.setLevel(level)
-
-
-class _Progress:
-    """A bar on a terminal; elsewhere a line now and then, with rate and time left."""
-
-    def __init__(self, total: int) -> None:
-        self.total = total
-        self.done = 0
-        self.started = self.last_line = time.monotonic()
-        self.bar = tqdm(
-            total=total, desc="preparing", unit=" movies", disable=not show_progress()
-        )
-
-    @property
-    def seconds(self) -> float:
-        return time.monotonic() - self.started
-
-    def update(self, num_movies: int) -> None:
-        self.bar.update(num_movies)
-        self.done += num_movies
-        if self.bar.disable and time.monotonic() - self.last_line >= _SECONDS_BETWEEN_LINES:
-            self.last_line = time.monotonic()
-            rate = self.done / self.seconds
-            logger.info(
-                "prepared %d of %d movies, %.1f movies/s, %s left",
-                self.done,
-                self.total,
-                rate,
-                tqdm.format_interval((self.total - self.done) / rate),
-            )
-
-    def __enter__(self) -> None:
-        self.redirect = nullcontext() if self.bar.disable else logging_redirect_tqdm()
-        self.redirect.__enter__()
-
-    def __exit__(self, *exception: object) -> None:
-        self.bar.close()
-        self.redirect.__exit__(*exception)

@@ -1,4 +1,4 @@
-"""Tokenizers: trained on the plots at hand, loaded, and compared with the one that made token ids."""
+"""Tokenizers: trained on the plots at hand, loaded, compared with the one that made token ids."""
 
 import hashlib
 import json

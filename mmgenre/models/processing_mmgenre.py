@@ -154,7 +154,7 @@ class MMGenreProcessor(ProcessorMixin):
         input_ids = [next(rest) if isinstance(plot, str) else self._cut(plot) for plot in plots]
         return self.tokenizer.pad({"input_ids": input_ids}, **padding)
 
-    def _cut(self, input_ids: np.ndarray) -> list[int]:
+    def _cut(self, input_ids: Any) -> list[int]:
         """Ids cut to `max_length` as the tokenizer cuts: the special tokens at the end stay."""
         ids = input_ids.tolist()
         if len(ids) <= self.max_length:

@@ -66,13 +66,18 @@ def main_process_first(accelerator: Accelerator) -> Iterator[None]:
         return
     # gloo notices at once when a process is gone, so that the time limit need not.
     group = dist.new_group(backend="gloo", timeout=timedelta(days=30))
-    try:
-        if not accelerator.is_main_process:
+    assert isinstance(group, dist.ProcessGroup)
+
+    def wait() -> None:
+        try:
             dist.barrier(group)
-        yield
-        if accelerator.is_main_process:
-            dist.barrier(group)
-        dist.barrier(group)
-    except RuntimeError as error:
-        raise UserError("another process ended before the data was ready") from error
+        except RuntimeError as error:
+            raise UserError("another process ended before the data was ready") from error
+
+    if not accelerator.is_main_process:
+        wait()
+    yield
+    if accelerator.is_main_process:
+        wait()
+    wait()
     dist.destroy_process_group(group)

@@ -10,7 +10,6 @@ checkpoints/
 """
 
 import json
-import os
 import shutil
 from pathlib import Path
 from typing import Any

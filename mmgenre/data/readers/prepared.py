@@ -5,7 +5,8 @@ import json
 import os
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
-from functools import lru_cache
+from functools import cache
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -176,9 +177,9 @@ def read_prepared(path: str) -> Iterator[MovieRecord]:
             movies = open_shard(file)
         except OSError as error:
             raise UserError(f"{file} cannot be read ({error}); {_anew(folder)}") from error
-        columns = [_column(movies, name) for name in ("id", "plot", "title", "year", "split")]
+        columns = [movies[name].to_pylist() for name in ("id", "plot", "title", "year", "split")]
         genres = _lists(movies["genres"])
-        credits = _dicts(movies["credits"], _lists)
+        credits = _dicts_of_lists(movies["credits"])
         has = {
             name: movies[name].is_valid().to_pylist()
             for name in ("poster", "input_ids", "features")
@@ -199,9 +200,8 @@ def read_prepared(path: str) -> Iterator[MovieRecord]:
             )
 
 
-@lru_cache(maxsize=None)
-def open_shard(file: Path) -> pa.RecordBatch:
-    """The movies of a shard, mapped into memory once a process.
+def map_shard(file: Path) -> pa.RecordBatch:
+    """The movies of a shard, mapped into memory.
 
     Raises:
         OSError: It is missing or broken.
@@ -213,6 +213,7 @@ def open_shard(file: Path) -> pa.RecordBatch:
         raise OSError(f"not an Arrow file: {error}") from error
 
 
+open_shard = cache(map_shard)  # once a process
 # Arrow's handles hold locks, which a child process must not inherit.
 os.register_at_fork(after_in_child=open_shard.cache_clear)
 
@@ -258,22 +259,15 @@ class FeatureRow:
         return {name: np.load(io.BytesIO(array), allow_pickle=False) for name, array in arrays}
 
 
-def _column(movies: pa.RecordBatch, name: str) -> list[Any]:
-    return movies[name].to_pylist()
-
-
-# Arrow's own `to_pylist` takes five times as long for nested columns.
+# Arrow's own `to_pylist` takes several times as long for nested columns.
 def _lists(column: pa.ListArray) -> list[tuple[str, ...]]:
     names, ends = column.values.to_pylist(), column.offsets.to_pylist()
-    return [tuple(names[a:b]) for a, b in zip(ends, ends[1:], strict=False)]
+    return [tuple(names[start:end]) for start, end in pairwise(ends)]
 
 
-def _dicts(column: pa.MapArray, read_items: Any) -> list[dict[str, Any]]:
-    keys, items = column.keys.to_pylist(), read_items(column.items)
-    ends = column.offsets.to_pylist()
-    return [
-        dict(zip(keys[a:b], items[a:b], strict=True)) for a, b in zip(ends, ends[1:], strict=False)
-    ]
+def _dicts_of_lists(column: pa.MapArray) -> list[dict[str, tuple[str, ...]]]:
+    pairs = list(zip(column.keys.to_pylist(), _lists(column.items), strict=True))
+    return [dict(pairs[start:end]) for start, end in pairwise(column.offsets.to_pylist())]
 
 
 def _anew(folder: Path) -> str:
