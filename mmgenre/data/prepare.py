@@ -14,13 +14,12 @@ import logging
 import multiprocessing
 import os
 import signal
-import time
 from collections import Counter, deque
 from collections.abc import Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from itertools import islice
 from pathlib import Path
@@ -123,9 +122,11 @@ def prepare_movies(
                 _delete(folder)
             manifest = _find_complete(folder, wanted)
             if manifest is None:
-                return _prepare(
-                    folder, wanted, total, tokenizer, decode, broken_posters, num_workers
-                )
+                wanted.write(folder)
+                tasks = _tasks(folder, wanted, tokenizer, decode)
+                _write_shards(wanted, tasks, total, broken_posters, num_workers)
+                _finish(folder, wanted)
+                return wanted
     _verify(folder, manifest)
     _check_rejected(manifest.rejected_posters, broken_posters)
     logger.info(
@@ -134,57 +135,49 @@ def prepare_movies(
     return manifest
 
 
-def _prepare(
-    folder: Path,
-    manifest: Manifest,
-    total: int,
-    tokenizer: "PreTrainedTokenizerBase | None",
-    decode: Decoder,
-    broken_posters: str,
-    num_workers: int,
-) -> Manifest:
-    manifest.write(folder)
-    started = time.monotonic()
+def _tasks(
+    folder: Path, manifest: Manifest, tokenizer: "PreTrainedTokenizerBase | None", decode: Decoder
+) -> Iterator[Task]:
+    records = read_movies(manifest.source, manifest.data_format)
+    number = 0
+    while chunk := list(islice(records, SHARD_SIZE)):
+        input_ids = _tokenize(chunk, tokenizer, manifest.options["max_length"])
+        yield Task(shard_file(folder, number), chunk, input_ids, manifest.options, decode)
+        number += 1
+
+
+def _write_shards(
+    manifest: Manifest, tasks: Iterator[Task], total: int, broken_posters: str, num_workers: int
+) -> None:
+    """Have the shards written, and note in the manifest what they hold."""
     splits: Counter[str] = Counter()
     num_kept = 0
     with (
         log_progress(logger, "prepared", total, "movies") as advance,
         _worker_pool(num_workers) as pool,
+        _quiet_readers(),
     ):
+        for result in _run(pool, tasks, num_ahead=2 * num_workers):
+            _check_rejected(result.rejected, broken_posters)
+            manifest.shards.append(result.shard)
+            manifest.rejected_posters += result.rejected
+            splits += result.splits
+            num_kept += result.is_kept
+            advance(result.shard.num_movies)
+    manifest.splits = dict(splits)
+    if num_kept:
+        logger.info("%d of %d shards were there already", num_kept, len(manifest.shards))
 
-        def tasks() -> Iterator[Task]:
-            records = read_movies(manifest.source, manifest.data_format)
-            for number, chunk in enumerate(_chunks(records)):
-                splits.update(record.split or "none" for record in chunk)
-                input_ids = _tokenize(chunk, tokenizer, manifest.options["max_length"])
-                file = shard_file(folder, number)
-                yield Task(file, chunk, input_ids, manifest.options, decode)
 
-        with _quiet_readers():
-            for result in _run(pool, tasks(), num_ahead=2 * num_workers):
-                _check_rejected(result.rejected, broken_posters)
-                manifest.shards.append(result.shard)
-                manifest.rejected_posters += result.rejected
-                num_kept += result.is_kept
-                advance(result.shard.num_movies)
-
+def _finish(folder: Path, manifest: Manifest) -> None:
     _delete_leftovers(folder, len(manifest.shards))
     sync(folder)
-    manifest.splits = dict(splits)
     hashes = "".join(shard.sha256 for shard in manifest.shards)
     manifest.content_hash = hashlib.sha256(hashes.encode()).hexdigest()
     manifest.is_complete = True
     manifest.write(folder)
     sync(folder)
-    logger.info(
-        "prepared %s: %s; %d of %d shards were there already; %.1f s",
-        folder,
-        _summary(manifest),
-        num_kept,
-        len(manifest.shards),
-        time.monotonic() - started,
-    )
-    return manifest
+    logger.info("%s is complete: %s", folder, _summary(manifest))
 
 
 def _load_tokenizer(options: PrepareOptions) -> "PreTrainedTokenizerBase | None":
@@ -210,17 +203,12 @@ def _load_tokenizer(options: PrepareOptions) -> "PreTrainedTokenizerBase | None"
 def _recorded(
     options: PrepareOptions, tokenizer: "PreTrainedTokenizerBase | None"
 ) -> dict[str, Any]:
-    recorded: dict[str, Any] = {"poster_size": options.poster_size}
+    recorded: dict[str, Any] = asdict(options)
     if tokenizer is None:
-        return {**recorded, "tokenizer": None, "tokenizer_fingerprint": None, "max_length": None}
+        return {**recorded, "tokenizer_fingerprint": None, "max_length": None}
     from mmgenre.data.tokenizer import fingerprint
 
-    return {
-        **recorded,
-        "tokenizer": options.tokenizer,
-        "tokenizer_fingerprint": fingerprint(tokenizer),
-        "max_length": options.max_length,
-    }
+    return {**recorded, "tokenizer_fingerprint": fingerprint(tokenizer)}
 
 
 def _tokenize(
@@ -362,8 +350,8 @@ def _writing(folder: Path) -> Iterator[None]:
         yield
     except OSError as error:
         raise UserError(
-            f"{folder} cannot be written to ({error.strerror}); finished shards are kept, and the "
-            "same command goes on from there"
+            f"{folder} cannot be written to ({error.strerror or error}); finished shards are kept, "
+            "and the same command goes on from there"
         ) from error
 
 
@@ -376,12 +364,9 @@ def _locked(folder: Path) -> Iterator[None]:
         except BlockingIOError:
             logger.info("another process prepares %s; waiting for it", folder)
             fcntl.flock(file, fcntl.LOCK_EX)
+        except OSError as error:  # some file systems of clusters have no locks
+            logger.info("%s cannot be locked (%s)", folder, error.strerror)
         yield
-
-
-def _chunks(records: Iterator[MovieRecord]) -> Iterator[list[MovieRecord]]:
-    while chunk := list(islice(records, SHARD_SIZE)):
-        yield chunk
 
 
 @contextmanager

@@ -6,6 +6,7 @@ import json
 import multiprocessing
 import os
 import threading
+from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +15,7 @@ from typing import Any
 import numpy as np
 import PIL
 import pyarrow as pa
-from PIL import Image
+from PIL import ExifTags, Image
 
 from mmgenre.data.readers.prepared import FORMAT_VERSION, SCHEMA, Shard, map_shard
 from mmgenre.data.records import MovieRecord, RejectedPoster
@@ -55,6 +56,7 @@ class Result:
     """
 
     shard: Shard
+    splits: Counter[str]
     rejected: list[RejectedPoster]
     is_kept: bool
 
@@ -123,7 +125,8 @@ def _result(task: Task, defects: list[str | None], content: bytes, is_kept: bool
         if defect is not None
     ]
     shard = Shard(len(task.records), len(content), hashlib.sha256(content).hexdigest())
-    return Result(shard, rejected, is_kept)
+    splits = Counter(record.split or "none" for record in task.records)
+    return Result(shard, splits, rejected, is_kept)
 
 
 def _poster_name(record: MovieRecord) -> str:
@@ -187,9 +190,8 @@ def _row(
 ) -> dict[str, Any]:
     poster, defect = None, sources.defect
     if sources.poster is not None:
-        size = task.options["poster_size"]
         try:
-            poster = _jpeg(shrink(task.decode(io.BytesIO(sources.poster), size), size))
+            poster = _small_jpeg(sources.poster, task.decode, task.options["poster_size"])
         except OSError as error:
             defect = str(error)
     return {
@@ -207,20 +209,30 @@ def _row(
     }
 
 
-def shrink(picture: Image.Image, poster_size: int) -> Image.Image:
-    """The picture with its shorter side at `poster_size` pixels; never enlarged."""
+def _small_jpeg(content: bytes, decode: Decoder, poster_size: int) -> bytes:
+    """A poster as it is stored: the bytes themselves where nothing is to change."""
+    picture = decode(io.BytesIO(content), poster_size)
     scale = min(1.0, poster_size / min(picture.size))
     longest = _MAX_SIDE_RATIO * poster_size
     width, height = (max(1, min(round(side * scale), longest)) for side in picture.size)
-    if (width, height) == picture.size:
-        return picture
-    return picture.resize((width, height), Image.Resampling.LANCZOS)
-
-
-def _jpeg(picture: Image.Image) -> bytes:
+    if (width, height) != picture.size:
+        picture = picture.resize((width, height), Image.Resampling.LANCZOS)
+    elif _is_plain_jpeg(content, picture.size):
+        return content
     buffer = io.BytesIO()
     picture.save(buffer, "JPEG", quality=_JPEG_QUALITY)
     return buffer.getvalue()
+
+
+def _is_plain_jpeg(content: bytes, size: tuple[int, int]) -> bool:
+    """Whether every decoder makes the same of it: no rotation, no CMYK, one frame."""
+    with Image.open(io.BytesIO(content)) as picture:
+        return (
+            picture.format == "JPEG"
+            and picture.mode in ("RGB", "L")
+            and picture.size == size
+            and picture.getexif().get(ExifTags.Base.Orientation, 1) == 1
+        )
 
 
 def cannot_store(records: list[MovieRecord], error: Exception) -> UserError:
