@@ -46,22 +46,35 @@ class CentralNetConfig(VectorsConfig):
             raise ValueError(f"num_levels is {self.num_levels}; it must be 1 or more")
 
 
-class CentralFusion(nn.Module):
-    """a_C h_C + a_image h_image + a_text h_text, with learned scalars a. All (batch, size).
+class CentralLevel(nn.Module):
+    """A layer of each modality's network, and the central layer over their weighted sum.
 
     Args:
         has_central: False at the first level, before which there is no central layer.
     """
 
-    def __init__(self, has_central: bool) -> None:
+    def __init__(
+        self, image_dim: int, text_dim: int, size: int, dropout: float, has_central: bool
+    ) -> None:
         super().__init__()
+        self.image = _layer(image_dim, size, dropout)
+        self.text = _layer(text_dim, size, dropout)
         self.weights = nn.Parameter(torch.empty(3 if has_central else 2))  # image, text, central
+        self.central = _layer(size, size, dropout)
 
     def forward(
-        self, central: torch.Tensor | None, image: torch.Tensor, text: torch.Tensor
-    ) -> torch.Tensor:
+        self, image: torch.Tensor, text: torch.Tensor, central: torch.Tensor | None
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """The next level's image, text and central vectors, each (batch, size)."""
+        image, text = self.image(image), self.text(text)
         fused = self.weights[0] * image + self.weights[1] * text
-        return fused if central is None else fused + self.weights[2] * central
+        if central is not None:
+            fused = fused + self.weights[2] * central
+        return image, text, self.central(fused)
+
+
+def _layer(in_features: int, out_features: int, dropout: float) -> nn.Module:
+    return nn.Sequential(nn.Linear(in_features, out_features), nn.ReLU(), nn.Dropout(dropout))
 
 
 class CentralNetForSequenceClassification(VectorsPreTrainedModel):
@@ -72,51 +85,37 @@ class CentralNetForSequenceClassification(VectorsPreTrainedModel):
 
     def __init__(self, config: CentralNetConfig) -> None:
         super().__init__(config)
-        size, levels = config.hidden_size, config.num_levels
-
-        def layer(in_features: int) -> nn.Module:
-            return nn.Sequential(
-                nn.Linear(in_features, size), nn.ReLU(), nn.Dropout(config.dropout)
+        size, num_labels = config.hidden_size, len(config.genres)
+        image_dim, text_dim = self.vector_dims["image"], self.vector_dims["text"]
+        self.image_norm, self.text_norm = MovieBatchNorm(image_dim), MovieBatchNorm(text_dim)
+        self.levels = nn.ModuleList(
+            CentralLevel(
+                size if level else image_dim,
+                size if level else text_dim,
+                size,
+                config.dropout,
+                has_central=level > 0,
             )
-
-        self.norms = nn.ModuleDict({n: MovieBatchNorm(d) for n, d in self.vector_dims.items()})
-        self.modality_layers = nn.ModuleDict(
-            {
-                name: nn.ModuleList(layer(size if i else dim) for i in range(levels))
-                for name, dim in self.vector_dims.items()
-            }
+            for level in range(config.num_levels)
         )
-        self.fusions = nn.ModuleList(CentralFusion(has_central=i > 0) for i in range(levels))
-        self.central_layers = nn.ModuleList(layer(size) for _ in range(levels))
-        self.classifiers = nn.ModuleDict(
-            {n: nn.Linear(size, len(config.genres)) for n in ("central", *self.vector_dims)}
-        )
+        self.image_classifier = nn.Linear(size, num_labels)
+        self.text_classifier = nn.Linear(size, num_labels)
+        self.classifier = nn.Linear(size, num_labels)
         self.post_init()
         self.freeze()
 
     def _init_weights(self, module: nn.Module) -> None:
         super()._init_weights(module)
-        if isinstance(module, CentralFusion):
+        if isinstance(module, CentralLevel):
             init.copy_(module.weights, torch.tensor([0.5, 0.5, 1.0])[: len(module.weights)])
 
     def fuse(self, image: torch.Tensor, text: torch.Tensor) -> Fused:
-        image, text = self.norms["image"](image), self.norms["text"](text)
-        central = None
-        for image_layer, text_layer, fusion, central_layer in zip(
-            self.modality_layers["image"],
-            self.modality_layers["text"],
-            self.fusions,
-            self.central_layers,
-            strict=True,
-        ):
-            image, text = image_layer(image), text_layer(text)
-            central = central_layer(fusion(central, image, text))
+        image, text, central = self.image_norm(image), self.text_norm(text), None
+        for level in self.levels:
+            image, text, central = level(image, text, central)
         assert central is not None
-        return Fused(
-            central,
-            self.classifiers["central"](central),
-            (self.classifiers["image"](image), self.classifiers["text"](text)),
-        )
+        auxiliary = (self.image_classifier(image), self.text_classifier(text))
+        return Fused(central, self.classifier(central), auxiliary)
 
     def loss(self, fused: Fused, labels: torch.Tensor) -> torch.Tensor:
         weights = (self.config.image_loss_weight, self.config.text_loss_weight)

@@ -19,7 +19,7 @@ from .mmbt import IMAGE_MEAN, IMAGE_STD
 
 
 def _tiny() -> EfficientNet:
-    """The smallest regular sibling, for training from scratch; torchvision has no weights for it."""
+    """A small sibling for training from scratch; torchvision has no weights for it."""
     stages = [MBConvConfig(1, 3, 2, 16, 16, 1), MBConvConfig(4, 3, 2, 16, 32, 1)]
     return EfficientNet(stages, dropout=0.0, stochastic_depth_prob=0.1, last_channel=64)
 

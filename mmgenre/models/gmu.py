@@ -56,13 +56,11 @@ class GmuForSequenceClassification(VectorsPreTrainedModel):
     def __init__(self, config: GmuConfig) -> None:
         super().__init__(config)
         size, dropout = config.hidden_size, config.dropout
-        self.projections = nn.ModuleDict(
-            {
-                name: nn.Sequential(
-                    MovieBatchNorm(dim), nn.Dropout(dropout), nn.Linear(dim, size, bias=False)
-                )
-                for name, dim in self.vector_dims.items()
-            }
+        self.image_projection, self.text_projection = (
+            nn.Sequential(
+                MovieBatchNorm(dim), nn.Dropout(dropout), nn.Linear(dim, size, bias=False)
+            )
+            for dim in (self.vector_dims["image"], self.vector_dims["text"])
         )
         self.gmu = GatedMultimodalUnit(size)
         self.head = nn.Sequential(
@@ -75,5 +73,5 @@ class GmuForSequenceClassification(VectorsPreTrainedModel):
         self.freeze()
 
     def fuse(self, image: torch.Tensor, text: torch.Tensor) -> Fused:
-        fused = self.gmu(self.projections["image"](image), self.projections["text"](text))
+        fused = self.gmu(self.image_projection(image), self.text_projection(text))
         return Fused(fused, self.classifier(self.head(fused)))

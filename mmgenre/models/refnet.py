@@ -1,8 +1,8 @@
 """ReFNet (Sankaran et al. 2021, arXiv 2104.03435; 2022, arXiv 2201.00872): a fusion network and a
 refiner, which asks of the fused embedding that each modality can be recovered from it.
 
-With hidden states H of BERT's last layer but one, masked means over tokens give the fused embedding
-g (all tokens) and each modality's own u_m (its tokens). A decoder a modality gives v_m = D_m(g), and
+Of the hidden states of BERT's last layer but one, the mean over all tokens is the fused embedding g
+and the mean over a modality's tokens its own u_m. A decoder a modality gives v_m = D_m(g), and
 
     loss = classification + sum_m w_r (1 - cos(v_m, u_m)) + w_s multi-similarity(g)
 
@@ -13,7 +13,7 @@ Departures from the paper and its code (facebookresearch/mmf), which in its MM-I
 sets the refiner's weights to 0 and does not register the decoders:
 - Which fusion network gave 0.680 / 0.587 is not published; here it is MMBT's with one image token,
   as the code's transformer over text and one pooled ResNet vector.
-- Weights are those of the code for hateful memes, 0.1 each. u_m passes gradients on, as in the code.
+- Weights are the code's for hateful memes, 0.1 each. u_m passes gradients on, as in the code.
 - Multi-similarity's two scales are those of its own paper; how several genres make a pair is in
   `losses.multi_similarity_loss`.
 - A modality that a movie does not have is not reconstructed.
@@ -100,25 +100,23 @@ class RefNetForSequenceClassification(MmbtForSequenceClassification):
         refines = labels is not None and self.config.refiner
         encoded = self.text_encoder(**sequence, output_hidden_states=refines)
         logits = self.classifier(encoded.pooler_output)
-        loss = None if labels is None else self.genre_loss(logits, labels)
-        if refines:
-            is_image = torch.zeros_like(sequence["attention_mask"])
-            is_image[:, 1 : tokens.shape[1] + 1] = 1
-            if image_present is not None:
-                is_image *= image_present[:, None]
-            masks = {
-                "image": is_image,
-                "text": sequence["attention_mask"] * sequence["token_type_ids"],
-            }
-            hidden = encoded.hidden_states[-2]
-            fused = _masked_mean(hidden, sequence["attention_mask"])
-            for name, mask in masks.items():
-                loss = loss + self.config.reconstruction_weight * _reconstruction_loss(
-                    self.decoders[name](fused), hidden, mask
+        loss = None
+        if labels is not None:
+            loss = self.genre_loss(logits, labels)
+            if refines:
+                is_image = torch.zeros_like(sequence["attention_mask"])
+                is_image[:, 1 : tokens.shape[1] + 1] = 1
+                if image_present is not None:
+                    is_image = is_image * image_present[:, None]
+                is_word = sequence["attention_mask"] * sequence["token_type_ids"]
+                fused = _masked_mean(encoded.hidden_states[-2], sequence["attention_mask"])
+                loss = loss + self.config.similarity_weight * multi_similarity_loss(
+                    fused, labels, min_overlap=self.config.min_overlap
                 )
-            loss = loss + self.config.similarity_weight * multi_similarity_loss(
-                fused, labels, min_overlap=self.config.min_overlap
-            )
+                for name, mask in (("image", is_image), ("text", is_word)):
+                    loss = loss + self.config.reconstruction_weight * _reconstruction_loss(
+                        self.decoders[name](fused), encoded.hidden_states[-2], mask
+                    )
         return GenreClassifierOutput(
             loss=loss,
             logits=logits,

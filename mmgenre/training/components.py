@@ -9,12 +9,12 @@ from accelerate import Accelerator
 from accelerate.utils import set_seed
 from PIL import Image
 from torch import nn
-from transformers import AutoTokenizer, PreTrainedTokenizerBase
+from transformers import PreTrainedTokenizerBase
 
 from mmgenre.configs.arguments import DataArguments, ModelArguments, TrainConfig
 from mmgenre.constants import CHECKPOINTS_DIR, HISTORY_FILE
 from mmgenre.data.collator import GenreCollator
-from mmgenre.data.dataset import MovieDataset, RejectedPoster, drop_broken_posters
+from mmgenre.data.dataset import MovieDataset, drop_broken_posters
 from mmgenre.data.labels import GenreVocabulary
 from mmgenre.data.loaders import (
     GlobalBatchSampler,
@@ -23,8 +23,10 @@ from mmgenre.data.loaders import (
     text_lengths,
 )
 from mmgenre.data.movies import Movies
-from mmgenre.data.records import VALIDATION, MovieRecord
-from mmgenre.data.tokenizer import train_tokenizer
+from mmgenre.data.prepare import PrepareOptions, prepare_movies
+from mmgenre.data.readers.prepared import is_complete
+from mmgenre.data.records import VALIDATION, MovieRecord, RejectedPoster
+from mmgenre.data.tokenizer import are_tokens_usable, load_tokenizer, train_tokenizer
 from mmgenre.data.transforms import (
     CropForDevice,
     DeviceAugmentation,
@@ -43,6 +45,30 @@ from mmgenre.training.output_dir import History
 from mmgenre.training.schedulers import create_schedule
 from mmgenre.training.trainer import Trainer
 from mmgenre.utils.errors import UserError
+
+
+def prepare_on_first_use(config: TrainConfig) -> None:
+    """Prepare the data set into `prepared_dir`, unless that is complete already.
+
+    Raises:
+        UserError: As `prepare_movies`, or the folder was prepared from another data set.
+    """
+    data = config.data
+    assert data.prepared_dir is not None
+    folder = Path(data.prepared_dir)
+    if is_complete(folder, data.dataset):
+        return
+    if data.dataset is None:
+        raise UserError(f"dataset is missing; prepared_dir {folder} is to be made from it")
+    tokenizer = config.model.tokenizer or config.model.text_backbone
+    prepare_movies(
+        data.dataset,
+        folder,
+        open_poster,
+        PrepareOptions(tokenizer=None if tokenizer == "train" else tokenizer),
+        data_format=data.data_format,
+        broken_posters=data.broken_posters,
+    )
 
 
 def create_model(
@@ -100,6 +126,9 @@ def create_dataset(
     rejected: list[RejectedPoster] = []
     if uses_images:
         records, rejected = drop_broken_posters(records, open_poster, min_side, broken_posters)
+    use_tokens = "text" in processor.modalities and are_tokens_usable(
+        records, processor.tokenizer, config.max_length
+    )
     return MovieDataset(
         records,
         vocabulary,
@@ -108,6 +137,7 @@ def create_dataset(
         augment,
         seed,
         rejected,
+        use_tokens,
     )
 
 
@@ -273,8 +303,4 @@ def _create_tokenizer(
         if not plots:
             raise ValueError("tokenizer 'train' needs plots, and no training movie has one")
         return train_tokenizer(plots, config.text_config.vocab_size)
-    try:
-        return AutoTokenizer.from_pretrained(source)
-    except Exception as error:  # missing files raise OSError, ValueError or TypeError here
-        reason = " ".join(str(error).split())
-        raise ValueError(f"tokenizer {source!r} cannot be loaded ({reason})") from error
+    return load_tokenizer(source)
