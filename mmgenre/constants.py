@@ -23,3 +23,8 @@ PREDICTIONS_FILE = "predictions.parquet"
 REPORT_FILE = "report.md"
 
 METADATA_FILES = ("metadata.jsonl", "metadata.csv")
+
+PREPARED_MANIFEST_FILE = "prepared.json"
+PREPARED_SHARD_FILE = "shard_{:05d}.arrow"
+PREPARED_SHARD_PATTERN = "shard_*.arrow"
+PREPARED_LOCK_FILE = ".lock"

@@ -52,6 +52,7 @@ def test_a_system_trained_by_two_processes_evaluates_alike_in_one(
     run = tmp_path / "run"
     arguments = ["--per_device_eval_batch_size", "3", "--per_device_train_batch_size", "7"]
     arguments += ["--num_train_epochs", "1", "--output_dir", run]
+    arguments += ["--prepared_dir", tmp_path / "prepared"]
     launch(ROOT / "train.py", "--recipe", recipe, *arguments)
     (line,) = [json.loads(line) for line in (run / "history.jsonl").open()]
     assert line["step"] == 2  # 40 movies are two steps of 14 and a rest that is dropped

@@ -1,6 +1,7 @@
 """Builds what `train.py` and `evaluate.py` put together, from the resolved configuration."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -9,12 +10,12 @@ from accelerate import Accelerator
 from accelerate.utils import set_seed
 from PIL import Image
 from torch import nn
-from transformers import AutoTokenizer, PreTrainedTokenizerBase
+from transformers import PreTrainedTokenizerBase
 
 from mmgenre.configs.arguments import DataArguments, ModelArguments, TrainConfig
 from mmgenre.constants import CHECKPOINTS_DIR, HISTORY_FILE
 from mmgenre.data.collator import GenreCollator
-from mmgenre.data.dataset import MovieDataset, RejectedPoster, drop_broken_posters
+from mmgenre.data.dataset import MovieDataset, drop_broken_posters
 from mmgenre.data.labels import GenreVocabulary
 from mmgenre.data.loaders import (
     GlobalBatchSampler,
@@ -23,8 +24,10 @@ from mmgenre.data.loaders import (
     text_lengths,
 )
 from mmgenre.data.movies import Movies
-from mmgenre.data.records import VALIDATION, MovieRecord
-from mmgenre.data.tokenizer import train_tokenizer
+from mmgenre.data.prepare import PrepareOptions, prepare_movies
+from mmgenre.data.readers.prepared import is_complete
+from mmgenre.data.records import VALIDATION, MovieRecord, RejectedPoster
+from mmgenre.data.tokenizer import are_tokens_usable, load_tokenizer, train_tokenizer
 from mmgenre.data.transforms import (
     CropForDevice,
     DeviceAugmentation,
@@ -43,6 +46,30 @@ from mmgenre.training.output_dir import History
 from mmgenre.training.schedulers import create_schedule
 from mmgenre.training.trainer import Trainer
 from mmgenre.utils.errors import UserError
+
+
+def prepare_on_first_use(config: TrainConfig) -> None:
+    """Prepare the data set into `prepared_dir`, unless that is complete already.
+
+    Raises:
+        UserError: As `prepare_movies`, or the folder was prepared from another data set.
+    """
+    data = config.data
+    assert data.prepared_dir is not None
+    folder = Path(data.prepared_dir)
+    if is_complete(folder, data.dataset):
+        return
+    if data.dataset is None:
+        raise UserError(f"dataset is missing; prepared_dir {folder} is to be made from it")
+    tokenizer = config.model.tokenizer or config.model.text_backbone
+    prepare_movies(
+        data.dataset,
+        folder,
+        open_poster,
+        PrepareOptions(tokenizer=None if tokenizer == "train" else tokenizer),
+        data_format=data.data_format,
+        broken_posters=data.broken_posters,
+    )
 
 
 def create_model(
@@ -69,8 +96,10 @@ def create_model(
                 )
             config.pos_weight = vocabulary.positive_weights(train_records, positive_weight_power)
         system = get_system(args.model)
-        plots = [record.plot for record in train_records if record.plot]
-        tokenizer = _create_tokenizer(args, config, plots)
+        tokenizer = None
+        if "text" in config.modalities:
+            plots = [record.plot for record in train_records if record.plot]
+            tokenizer = _create_tokenizer(args, config, plots)
         processor = load_class(system.processor).from_config(config, tokenizer)
         model = load_class(system.model).from_backbones(
             config, args.image_backbone, args.text_backbone
@@ -92,7 +121,8 @@ def create_dataset(
     """A split's data set, without the posters that cannot be decoded.
 
     Raises:
-        UserError: A poster is broken and `broken_posters` is `error`.
+        UserError: A poster is broken and `broken_posters` is `error`; or the model takes features
+            that the movies do not have, or have in another size.
     """
     uses_images = "image" in processor.modalities
     # Twice the model's size leaves a crop of a quarter of the poster at full resolution.
@@ -100,6 +130,13 @@ def create_dataset(
     rejected: list[RejectedPoster] = []
     if uses_images:
         records, rejected = drop_broken_posters(records, open_poster, min_side, broken_posters)
+    use_tokens = "text" in processor.modalities and are_tokens_usable(
+        records, processor.tokenizer, config.max_length
+    )
+    uses_features = "features" in processor.modalities
+    if uses_features:
+        _check_modalities(records, ["features"])
+        _check_features(records, processor.feature_dims)
     return MovieDataset(
         records,
         vocabulary,
@@ -108,6 +145,8 @@ def create_dataset(
         augment,
         seed,
         rejected,
+        use_tokens,
+        uses_features,
     )
 
 
@@ -125,7 +164,8 @@ def create_augmentation(args: DataArguments, config: GenreConfig, processor: Any
         return Augmentation(None, processor.encode_images, nn.Identity())
     if args.augmentation_device == "host":
         augment = HostAugmentation(config.image_size)
-        return Augmentation(augment, processor.encode_images, nn.Identity())
+        encode_images = partial(processor.encode_images, are_cropped=True)
+        return Augmentation(augment, encode_images, nn.Identity())
     on_device = DeviceAugmentation(
         config.image_size,
         config.image_mean,
@@ -144,7 +184,7 @@ def create_evaluator(
     num_workers: int,
 ) -> Evaluator:
     """The evaluation of a model on a data set."""
-    collator = GenreCollator(processor.encode_images, processor.encode_text)
+    collator = _create_collator(processor, processor.encode_images)
     loader = create_eval_loader(dataset, batch_size, collator, num_workers)
     return Evaluator(accelerator, loader, config.genres, config.thresholds)
 
@@ -230,7 +270,7 @@ def create_trainer(
         loader=create_train_loader(
             dataset,
             sampler,
-            GenreCollator(augmentation.encode_images, processor.encode_text),
+            _create_collator(processor, augmentation.encode_images),
             data.dataloader_num_workers,
         ),
         batch_transform=augmentation.batch_transform.to(accelerator.device),
@@ -246,17 +286,44 @@ def create_trainer(
     )
 
 
+def _create_collator(
+    processor: Any, encode_images: Callable[[list[Any]], dict[str, torch.Tensor]]
+) -> GenreCollator:
+    return GenreCollator(encode_images, processor.encode_text, processor.encode_features)
+
+
 def _check_modalities(records: Sequence[MovieRecord], modalities: Sequence[str]) -> None:
-    """See that there is something to learn from: one movie at least has each modality."""
+    """See that one movie at least has each modality."""
     there = {
         "image": any(record.poster is not None for record in records),
         "text": any(record.plot for record in records),
+        "features": any(record.features is not None for record in records),
     }
     for name in modalities:
         if not there[name]:
+            found = " and ".join(name for name, is_there in there.items() if is_there)
             raise UserError(
-                f"the model has the modality {name!r}, but no training movie does; name the others "
-                "in --model_config modalities=[...], or give a data set that has it"
+                f"the model takes the modality {name!r}, which none of the movies has (they have "
+                f"{found or 'none'}); give another data set, a --model that takes these, or "
+                "--model_config modalities=[...] where the model has that option"
+            )
+
+
+def _check_features(records: Sequence[MovieRecord], dims: Mapping[str, int]) -> None:
+    """See that the first movie with features has those that the model takes, in their sizes."""
+    vectors = next(record.features for record in records if record.features is not None).read()
+    for name, dim in dims.items():
+        if name not in vectors:
+            raise UserError(
+                f"the model takes {name}, which the data set does not have; it has "
+                f"{', '.join(vectors)}"
+            )
+        if vectors[name].shape != (dim,):
+            option = f"{name.removesuffix('s')}_dim"
+            raise UserError(
+                f"{name} of the data set are vectors of {vectors[name].size} numbers, and the "
+                f"model takes {dim}; give features of that size, or a new model with "
+                f"--model_config {option}={vectors[name].size}"
             )
 
 
@@ -273,8 +340,4 @@ def _create_tokenizer(
         if not plots:
             raise ValueError("tokenizer 'train' needs plots, and no training movie has one")
         return train_tokenizer(plots, config.text_config.vocab_size)
-    try:
-        return AutoTokenizer.from_pretrained(source)
-    except Exception as error:  # missing files raise OSError, ValueError or TypeError here
-        reason = " ".join(str(error).split())
-        raise ValueError(f"tokenizer {source!r} cannot be loaded ({reason})") from error
+    return load_tokenizer(source)

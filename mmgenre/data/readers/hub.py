@@ -43,6 +43,7 @@ class ArrowPoster:
     dataset: Dataset
     row: int
     source: str
+    is_checked = False
 
     @property
     def name(self) -> str:
