@@ -28,7 +28,8 @@ def main() -> None:
     from mmgenre.evaluation.metrics import per_genre_metrics
     from mmgenre.evaluation.report import write_report
     from mmgenre.training.accelerator import create_accelerator
-    from mmgenre.training.components import create_dataset, create_evaluator
+    from mmgenre.training.components import create_evaluator, create_split
+    from mmgenre.training.graph_nodes import create_nodes
     from mmgenre.training.saved import open_saved
     from mmgenre.utils.logging import set_up_logging
 
@@ -36,13 +37,16 @@ def main() -> None:
     accelerator = create_accelerator()
     saved = open_saved(run_or_model, args)
     movies = load_movies(saved.data, saved.seed, genres=saved.model.config.genres)
-    dataset = create_dataset(
-        movies.split(args.split),
-        movies.vocabulary,
-        saved.model.config,
+    nodes = create_nodes(
+        accelerator,
+        saved.model,
         saved.processor,
-        saved.data.broken_posters,
+        movies,
+        saved.data,
+        saved.batch_size,
+        saved.run_dir,
     )
+    dataset = create_split(movies, args.split, saved.model, saved.processor, saved.data, nodes)
     evaluator = create_evaluator(
         accelerator,
         dataset,

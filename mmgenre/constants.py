@@ -16,6 +16,7 @@ GRAPH_FILE = "graph.json"
 GRAPH_MATRIX_FILE = "graph.npz"
 GRAPH_STATS_FILE = "graph_stats.json"
 GRAPH_FIGURE_FILE = "graph_stats.png"
+NODE_FEATURES_FILE = "node_features_{}.npy"
 
 REPORTS_DIR = "reports"
 METRICS_FILE = "metrics.json"

@@ -32,6 +32,11 @@ class ModelArguments:
         "Pretrained BERT plot encoder: a folder or a Hub name; gives the tokenizer as well. "
         "Left out: random weights.",
     )
+    graph_backbone: str | None = _arg(
+        None,
+        "Trained gat, for mm_gatbt: a run, whose best checkpoint is taken, or a saved model. Gives "
+        "the config's graph fields as well. Left out: random weights.",
+    )
     tokenizer: str | None = _arg(
         None,
         "Tokenizer's folder or Hub name where it is not text_backbone's; 'train' makes one from "
@@ -89,6 +94,20 @@ class DataArguments:
         "host",
         "Where posters are augmented: one at a time by the loader processes, as in the report, or "
         "a batch at once on the accelerator.",
+    )
+    graph: str | None = _arg(
+        None,
+        "For gat and mm_gatbt: folder that `mmgenre graph` wrote. Left out: made from the credits.",
+    )
+    graph_setting: Literal["transductive", "inductive"] = _arg(
+        "transductive",
+        "Movies that the graph holds in training: of all splits, without their labels, or the "
+        "training movies alone, to which an evaluated split is added later.",
+    )
+    graph_neighbors: list[int] = _arg(
+        [],
+        "Neighbours drawn of each movie in each hop, e.g. 10 10 10 10, for graphs that do not fit "
+        "into memory. Left out: the whole graph in every batch.",
     )
     dataloader_num_workers: int = _arg(2, "Loader processes a training process.")
 

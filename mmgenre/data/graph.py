@@ -9,7 +9,6 @@ import json
 import logging
 import unicodedata
 import zipfile
-from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -86,9 +85,8 @@ def expand_roles(names: Iterable[str]) -> tuple[str, ...]:
     roles: dict[str, None] = {}
     for name in names:
         if name not in ROLE_SETS and name not in CREDIT_ROLES:
-            raise UserError(
-                f"graph role {name!r} is unknown; it can be {', '.join((*ROLE_SETS, *CREDIT_ROLES))}"
-            )
+            known = ", ".join((*ROLE_SETS, *CREDIT_ROLES))
+            raise UserError(f"graph role {name!r} is unknown; it can be {known}")
         roles.update(dict.fromkeys(ROLE_SETS.get(name, (name,))))
     return tuple(roles)
 

@@ -41,6 +41,10 @@ SYSTEMS: dict[str, System] = {
     "mmbt": System("mmbt:MmbtConfig", "mmbt:MmbtForSequenceClassification", _PROCESSOR),
     "mfm": System("mfm:MfmConfig", "mfm:MfmForSequenceClassification", _PROCESSOR),
     "refnet": System("refnet:RefNetConfig", "refnet:RefNetForSequenceClassification", _PROCESSOR),
+    "gat": System("gat:GatConfig", "gat:GatForSequenceClassification", _PROCESSOR),
+    "mm_gatbt": System(
+        "mm_gatbt:MmGatbtConfig", "mm_gatbt:MmGatbtForSequenceClassification", _PROCESSOR
+    ),
 }
 
 

@@ -24,6 +24,7 @@ from mmgenre.data.loaders import (
     text_lengths,
 )
 from mmgenre.data.movies import Movies
+from mmgenre.data.neighborhoods import NodeCollator, NodeDataset
 from mmgenre.data.prepare import PrepareOptions, prepare_movies
 from mmgenre.data.readers.prepared import is_complete
 from mmgenre.data.records import VALIDATION, MovieRecord, RejectedPoster
@@ -36,13 +37,22 @@ from mmgenre.data.transforms import (
 )
 from mmgenre.evaluation.evaluator import Evaluator
 from mmgenre.models.base import GenreConfig, GenrePreTrainedModel
+from mmgenre.models.gat import GatConfig, GatForSequenceClassification
+from mmgenre.models.mm_gatbt import MmGatbtForSequenceClassification, graph_fields
 from mmgenre.models.pictures import open_poster
-from mmgenre.models.registry import create_config, get_system, load_class
+from mmgenre.models.registry import create_config, get_system, load_class, load_model
 from mmgenre.training.accelerator import apply_speed_options
 from mmgenre.training.checkpointing import Checkpointer
 from mmgenre.training.early_stopping import EarlyStopping
+from mmgenre.training.graph_nodes import (
+    GraphNodes,
+    add_node_embeddings,
+    create_node_dataset,
+    create_nodes,
+)
 from mmgenre.training.optimization import LateEncoders, create_optimizer
 from mmgenre.training.output_dir import History
+from mmgenre.training.saved import find_model
 from mmgenre.training.schedulers import create_schedule
 from mmgenre.training.trainer import Trainer
 from mmgenre.utils.errors import UserError
@@ -87,8 +97,14 @@ def create_model(
         UserError: The model, a field of its config, a backbone or the tokenizer does not exist or
             does not fit.
     """
+    graph_model = None
+    if args.graph_backbone is not None:
+        graph_model = load_graph_backbone(args)
     try:
-        config = create_config(args.model, vocabulary.genres, args.model_config, args.text_backbone)
+        values = args.model_config
+        if graph_model is not None:
+            values = {**graph_fields(graph_model.config), **values}
+        config = create_config(args.model, vocabulary.genres, values, args.text_backbone)
         if positive_weight_power is not None:
             if config.loss != "bce":
                 raise ValueError(
@@ -104,6 +120,8 @@ def create_model(
         model = load_class(system.model).from_backbones(
             config, args.image_backbone, args.text_backbone
         )
+        if graph_model is not None:
+            model.take_graph(graph_model, f"graph_backbone {args.graph_backbone!r}")
     except ValueError as error:
         raise UserError(str(error)) from error
     return model, processor
@@ -150,6 +168,59 @@ def create_dataset(
     )
 
 
+def load_graph_backbone(args: ModelArguments) -> GatForSequenceClassification:
+    """The trained gat that an mm_gatbt is built on.
+
+    Raises:
+        UserError: There is none, or the model to be built is no mm_gatbt.
+    """
+    assert args.graph_backbone is not None
+    if args.model != "mm_gatbt" or args.image_backbone is not None:
+        raise UserError(
+            f"graph_backbone is for model 'mm_gatbt' without an image_backbone; the model is "
+            f"{args.model!r} and image_backbone {args.image_backbone!r}"
+        )
+    path = find_model(args.graph_backbone)
+    try:
+        model = load_model(path)
+    except ValueError as error:
+        raise UserError(f"graph_backbone {error}") from error
+    if not isinstance(model, GatForSequenceClassification):
+        raise UserError(
+            f"graph_backbone {args.graph_backbone!r} is a {model.config.model_type} model; "
+            f"{GatConfig.model_type} is needed"
+        )
+    return model
+
+
+def create_split(
+    movies: Movies,
+    split: str,
+    model: GenrePreTrainedModel,
+    processor: Any,
+    data: DataArguments,
+    nodes: GraphNodes | None = None,
+    augment: Callable[[Image.Image, int], Any] | None = None,
+    seed: int = 0,
+) -> MovieDataset:
+    """The data set of a split's movies, in the form that the model takes.
+
+    Args:
+        nodes: For a system with a movie graph.
+
+    Raises:
+        UserError: As `create_dataset`, or the split has no movies.
+    """
+    records = movies.split(split)
+    if nodes is not None and isinstance(model.config, GatConfig):
+        if not isinstance(model, MmGatbtForSequenceClassification):
+            return create_node_dataset(nodes, split, movies, model.config, data, seed)
+        records = add_node_embeddings(nodes, split, records, model, data)
+    return create_dataset(
+        records, movies.vocabulary, model.config, processor, data.broken_posters, augment, seed
+    )
+
+
 class Augmentation(NamedTuple):
     """What augments training posters, in the order in which they meet it."""
 
@@ -160,7 +231,9 @@ class Augmentation(NamedTuple):
 
 def create_augmentation(args: DataArguments, config: GenreConfig, processor: Any) -> Augmentation:
     """The augmentation of a model's training posters, in the form that the arguments name."""
-    if args.augmentation == "none" or "image" not in config.modalities:
+    # Node features are made of every poster once, as it is.
+    is_fixed = "image" not in config.modalities or isinstance(config, GatConfig)
+    if args.augmentation == "none" or is_fixed:
         return Augmentation(None, processor.encode_images, nn.Identity())
     if args.augmentation_device == "host":
         augment = HostAugmentation(config.image_size)
@@ -184,7 +257,7 @@ def create_evaluator(
     num_workers: int,
 ) -> Evaluator:
     """The evaluation of a model on a data set."""
-    collator = _create_collator(processor, processor.encode_images)
+    collator = _create_collator(dataset, processor, processor.encode_images)
     loader = create_eval_loader(dataset, batch_size, collator, num_workers)
     return Evaluator(accelerator, loader, config.genres, config.thresholds)
 
@@ -201,25 +274,25 @@ def create_trainer(
         UserError: As `create_model` and `create_dataset`.
     """
     training, data, optimization = config.training, config.data, config.optimization
-    train_records, validation_records = movies.split("train"), movies.split(VALIDATION)
     set_seed(training.seed)
     model, processor = create_model(
-        config.model, movies.vocabulary, train_records, optimization.positive_weight_power
+        config.model, movies.vocabulary, movies.split("train"), optimization.positive_weight_power
+    )
+    nodes = create_nodes(
+        accelerator,
+        model,
+        processor,
+        movies,
+        data,
+        training.per_device_eval_batch_size,
+        output_dir,
     )
     augmentation = create_augmentation(data, model.config, processor)
-    dataset = create_dataset(
-        train_records,
-        movies.vocabulary,
-        model.config,
-        processor,
-        data.broken_posters,
-        augmentation.augment,
-        training.seed,
+    dataset = create_split(
+        movies, "train", model, processor, data, nodes, augmentation.augment, training.seed
     )
     _check_modalities(dataset.records, processor.modalities)
-    validation = create_dataset(
-        validation_records, movies.vocabulary, model.config, processor, data.broken_posters
-    )
+    validation = create_split(movies, VALIDATION, model, processor, data, nodes)
     sampler = GlobalBatchSampler(
         len(dataset),
         batch_size=training.per_device_train_batch_size,
@@ -270,7 +343,7 @@ def create_trainer(
         loader=create_train_loader(
             dataset,
             sampler,
-            _create_collator(processor, augmentation.encode_images),
+            _create_collator(dataset, processor, augmentation.encode_images),
             data.dataloader_num_workers,
         ),
         batch_transform=augmentation.batch_transform.to(accelerator.device),
@@ -287,8 +360,12 @@ def create_trainer(
 
 
 def _create_collator(
-    processor: Any, encode_images: Callable[[list[Any]], dict[str, torch.Tensor]]
-) -> GenreCollator:
+    dataset: MovieDataset,
+    processor: Any,
+    encode_images: Callable[[list[Any]], dict[str, torch.Tensor]],
+) -> Callable[..., dict[str, torch.Tensor]]:
+    if isinstance(dataset, NodeDataset):
+        return NodeCollator(dataset)
     return GenreCollator(encode_images, processor.encode_text, processor.encode_features)
 
 

@@ -6,7 +6,13 @@ from typing import Any
 
 from mmgenre.configs.arguments import DataArguments, EvaluationArguments, TrainingArguments
 from mmgenre.configs.parser import load_config
-from mmgenre.constants import CHECKPOINTS_DIR, CONFIG_FILE, PRETRAINED_MODEL_DIR, REPORTS_DIR
+from mmgenre.constants import (
+    BEST_CHECKPOINT,
+    CHECKPOINTS_DIR,
+    CONFIG_FILE,
+    PRETRAINED_MODEL_DIR,
+    REPORTS_DIR,
+)
 from mmgenre.models.base import GenrePreTrainedModel
 from mmgenre.models.registry import load_model, load_processor
 from mmgenre.training.checkpointing import find_checkpoint
@@ -18,6 +24,7 @@ class Saved:
     """A trained model and everything needed to evaluate it as it was evaluated in training."""
 
     path: str
+    run_dir: Path | None
     model: GenrePreTrainedModel
     processor: Any
     data: DataArguments
@@ -38,18 +45,29 @@ class Saved:
         }
 
 
+def find_model(run_or_model: str, checkpoint: str = BEST_CHECKPOINT) -> str:
+    """Where the model is: in a checkpoint of a run, or what was given itself.
+
+    Raises:
+        UserError: There is no such checkpoint, or it is not whole.
+    """
+    folder = Path(run_or_model)
+    if not (folder / CONFIG_FILE).is_file():
+        return run_or_model
+    return str(find_checkpoint(folder / CHECKPOINTS_DIR, checkpoint) / PRETRAINED_MODEL_DIR)
+
+
 def open_saved(run_or_model: str, args: EvaluationArguments) -> Saved:
     """Open a run's checkpoint or a saved model.
 
     Raises:
         UserError: It is neither, is not whole, or is a bare model and no data set is named.
     """
-    folder = Path(run_or_model)
+    folder, run_dir = Path(run_or_model), None
     if (folder / CONFIG_FILE).is_file():
         run = load_config(folder / CONFIG_FILE)
         data, training = run.data, run.training
-        checkpoint = find_checkpoint(folder / CHECKPOINTS_DIR, args.checkpoint)
-        path = str(checkpoint / PRETRAINED_MODEL_DIR)
+        path, run_dir = find_model(run_or_model, args.checkpoint), folder
         reports = folder / REPORTS_DIR
     else:
         if folder.is_dir() and not (folder / "config.json").is_file():
@@ -60,7 +78,8 @@ def open_saved(run_or_model: str, args: EvaluationArguments) -> Saved:
         if args.dataset is None:
             raise UserError(f"{run_or_model!r} is a model without a run; give --dataset as well")
         data, training = DataArguments(), TrainingArguments()
-        path, reports = run_or_model, Path(REPORTS_DIR) / folder.name
+        path = run_or_model
+        reports = Path(REPORTS_DIR) / folder.name
     try:
         model, processor = load_model(path), load_processor(path)
     except ValueError as error:
@@ -75,6 +94,7 @@ def open_saved(run_or_model: str, args: EvaluationArguments) -> Saved:
             changes[name] = getattr(args, name)
     return Saved(
         path=path,
+        run_dir=run_dir,
         model=model,
         processor=processor,
         data=replace(data, **changes),

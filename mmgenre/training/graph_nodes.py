@@ -1,0 +1,238 @@
+"""The nodes of the movie graph, which graph systems have beside the movies' own inputs.
+
+Node features are computed once, by all processes together, and kept in a file: beside the prepared
+data where there is some, otherwise in the run. Its name holds a hash of all that they depend on.
+"""
+
+import hashlib
+import json
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from accelerate import Accelerator
+from tqdm import tqdm
+
+from mmgenre.configs.arguments import DataArguments
+from mmgenre.constants import NODE_FEATURES_FILE
+from mmgenre.data.collator import GenreCollator
+from mmgenre.data.dataset import MovieDataset, drop_broken_posters
+from mmgenre.data.graph import MovieGraph, build_graph, expand_roles, load_graph
+from mmgenre.data.loaders import create_eval_loader
+from mmgenre.data.movies import Movies
+from mmgenre.data.neighborhoods import Neighborhoods, NodeDataset
+from mmgenre.data.records import MovieRecord, RejectedPoster
+from mmgenre.models.base import GenrePreTrainedModel
+from mmgenre.models.gat import GatConfig, GraphPreTrainedModel
+from mmgenre.models.mm_gatbt import MmGatbtForSequenceClassification
+from mmgenre.models.pictures import open_poster
+from mmgenre.models.processing_mmgenre import MMGenreProcessor
+from mmgenre.utils.errors import UserError
+from mmgenre.utils.logging import show_progress
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class ReadyFeatures:
+    """Vectors of a movie that are in memory."""
+
+    vectors: dict[str, np.ndarray]
+
+    def read(self) -> dict[str, np.ndarray]:
+        return self.vectors
+
+
+@dataclass(frozen=True)
+class GraphNodes:
+    """All movies as nodes, and which of them a system sees.
+
+    Attributes:
+        features: (nodes, feature_dim), memory-mapped where they were kept in a file.
+        present: (nodes,) booleans, which nodes have a poster.
+        rejected: Posters that cannot be used.
+        splits: The ids of each split.
+        setting: As in `DataArguments.graph_setting`.
+    """
+
+    graph: MovieGraph
+    features: np.ndarray
+    present: np.ndarray
+    rejected: list[RejectedPoster]
+    splits: dict[str, list[str]]
+    setting: str
+
+    def neighborhoods(
+        self, split: str, config: GatConfig, num_neighbors: Sequence[int]
+    ) -> Neighborhoods:
+        """What is seen when a system is used on a split.
+
+        Under `transductive` that is every movie, whose labels play no part. Under `inductive` it
+        is the training movies, and those of the split itself, which are new then.
+        """
+        graph, features, present = self.graph, self.features, self.present
+        if self.setting == "inductive":
+            names = dict.fromkeys(("train", split))
+            ids = [movie_id for name in names for movie_id in self.splits[name]]
+            node = {movie_id: i for i, movie_id in enumerate(graph.ids)}
+            places = [node[movie_id] for movie_id in ids]
+            graph, features, present = graph.select(ids), features[places], present[places]
+        is_learned = config.missing_modality == "learned"
+        return Neighborhoods(graph, features, present if is_learned else None, num_neighbors)
+
+
+def create_nodes(
+    accelerator: Accelerator,
+    model: GenrePreTrainedModel,
+    processor: Any,
+    movies: Movies,
+    data: DataArguments,
+    batch_size: int,
+    cache_dir: Path | None,
+) -> GraphNodes | None:
+    """The nodes of a graph system; None for any other. Called by all processes.
+
+    Args:
+        cache_dir: Where node features are kept unless the data is prepared; None keeps none.
+
+    Raises:
+        UserError: There are no credits to make edges of, a poster is broken and `broken_posters` is
+            `error`, or the graph that `data` names is of other movies or other roles.
+    """
+    if not isinstance(model, GraphPreTrainedModel):
+        return None
+    if any(count < 1 for count in data.graph_neighbors):
+        raise UserError(f"graph_neighbors is {data.graph_neighbors}; each must be 1 or more")
+    records = [record for split in movies.splits.values() for record in split]
+    graph = _find_graph(model.config, records, data.graph)
+    logger.info("movie graph of %d movies and %d edges", len(graph), graph.adjacency.nnz // 2)
+    config = model.config
+    checked, rejected = drop_broken_posters(
+        records, open_poster, 2 * config.image_size, data.broken_posters
+    )
+    pictures = MMGenreProcessor(processor.image_processor, None, ["image"])
+    path = None
+    if data.prepared_dir is not None or cache_dir is not None:
+        name = _fingerprint(model, pictures, checked, movies.content_hash)
+        path = Path(data.prepared_dir or cache_dir or "") / NODE_FEATURES_FILE.format(name)
+    # Whether the file is there must not change between two processes' looks at it.
+    accelerator.wait_for_everyone()
+    if path is not None and path.exists():
+        logger.info("node features are read from %s", path)
+        features = np.load(path, mmap_mode="r", allow_pickle=False)
+        accelerator.wait_for_everyone()
+    else:
+        accelerator.wait_for_everyone()
+        dataset = MovieDataset(checked, movies.vocabulary, open_poster, 2 * config.image_size)
+        features = _encode_posters(accelerator, model, pictures, dataset, data, batch_size)
+        if path is not None and accelerator.is_main_process:
+            temporary = path.with_suffix(".tmp.npy")
+            np.save(temporary, features, allow_pickle=False)
+            temporary.replace(path)
+    return GraphNodes(
+        graph,
+        features,
+        np.array([record.poster is not None for record in checked]),
+        rejected,
+        {name: [record.id for record in split] for name, split in movies.splits.items()},
+        data.graph_setting,
+    )
+
+
+def create_node_dataset(
+    nodes: GraphNodes,
+    split: str,
+    movies: Movies,
+    config: GatConfig,
+    data: DataArguments,
+    seed: int = 0,
+) -> NodeDataset:
+    """A split's data set for a system that sees the neighbours of each batch."""
+    records = movies.split(split)
+    ids = {record.id for record in records}
+    return NodeDataset(
+        records,
+        movies.vocabulary,
+        neighborhoods=nodes.neighborhoods(split, config, data.graph_neighbors),
+        seed=seed,
+        rejected=[poster for poster in nodes.rejected if poster.id in ids],
+    )
+
+
+def add_node_embeddings(
+    nodes: GraphNodes,
+    split: str,
+    records: Sequence[MovieRecord],
+    model: MmGatbtForSequenceClassification,
+    data: DataArguments,
+) -> list[MovieRecord]:
+    """A split's movies with their node's vector as a feature."""
+    neighborhoods = nodes.neighborhoods(split, model.config, data.graph_neighbors)
+    targets = np.array([neighborhoods.node[record.id] for record in records])
+    inputs = {name: x.to(model.device) for name, x in neighborhoods(targets, seed=0).items()}
+    places = inputs.pop("target_nodes")
+    vectors = model.embed_nodes(**inputs)[places].cpu().numpy()
+    return [
+        replace(record, features=ReadyFeatures({"node_embedding": vector}))
+        for record, vector in zip(records, vectors, strict=True)
+    ]
+
+
+def _find_graph(
+    config: GatConfig, records: Sequence[MovieRecord], folder: str | None
+) -> MovieGraph:
+    if folder is None:
+        return build_graph(records, config.graph_roles, config.graph_max_movies)
+    graph = load_graph(Path(folder))
+    asked = (expand_roles(config.graph_roles), config.graph_max_movies)
+    if (graph.roles, graph.max_movies) != asked:
+        raise UserError(
+            f"the movie graph in {folder} has the roles {', '.join(graph.roles)} and the cap "
+            f"{graph.max_movies}, and the model's config has {', '.join(asked[0])} and {asked[1]}"
+        )
+    return graph.select([record.id for record in records])
+
+
+def _encode_posters(
+    accelerator: Accelerator,
+    model: GraphPreTrainedModel,
+    pictures: MMGenreProcessor,
+    dataset: MovieDataset,
+    data: DataArguments,
+    batch_size: int,
+) -> np.ndarray:
+    """(movies, feature_dim); each process encodes its part."""
+    collate = GenreCollator(pictures.encode_images, pictures.encode_text, pictures.encode_features)
+    loader = create_eval_loader(dataset, batch_size, collate, data.dataloader_num_workers)
+    model.to(accelerator.device)
+    parts = []
+    for batch in tqdm(
+        accelerator.prepare_data_loader(loader),
+        desc="encoding posters",
+        unit=" batches",
+        disable=not show_progress(),
+        leave=False,
+    ):
+        features = model.encode_posters(batch["pixel_values"]).float()
+        parts.append(accelerator.gather_for_metrics(features).cpu().numpy())
+    return np.concatenate(parts)
+
+
+def _fingerprint(
+    model: GraphPreTrainedModel,
+    pictures: MMGenreProcessor,
+    records: Sequence[MovieRecord],
+    content_hash: str | None,
+) -> str:
+    """Of the encoder's weights, the preprocessing and which posters there are."""
+    digest = hashlib.blake2b(digest_size=8)
+    for name, tensor in model.image_encoder.state_dict().items():
+        digest.update(name.encode())
+        digest.update(tensor.cpu().contiguous().numpy().data)
+    posters = [(r.id, None if r.poster is None else r.poster.name) for r in records]
+    rest = (pictures.image_processor.to_json_string(), content_hash, posters)
+    digest.update(json.dumps(rest).encode())
+    return digest.hexdigest()
