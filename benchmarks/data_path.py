@@ -33,7 +33,6 @@ os.environ["TOKENIZERS_PARALLELISM"] = "false"
 import numpy as np
 import psutil
 import torch
-from mmgenre.data.prepare import PrepareOptions, prepare_movies
 from PIL import Image, ImageChops
 from torchvision import transforms
 
@@ -42,6 +41,7 @@ from mmgenre.data.collator import GenreCollator
 from mmgenre.data.dataset import MovieDataset
 from mmgenre.data.labels import GenreVocabulary
 from mmgenre.data.loaders import GlobalBatchSampler, create_train_loader
+from mmgenre.data.prepare import PrepareOptions, prepare_movies
 from mmgenre.data.readers import read_movies
 from mmgenre.data.records import MovieRecord
 from mmgenre.data.tokenizer import train_tokenizer
@@ -133,7 +133,7 @@ def create_loading(
     dataset = create_dataset(
         records, GenreVocabulary(GENRES), config, processor, "error", augmentation.augment
     )
-    return dataset, GenreCollator(augmentation.encode_images, processor.encode_text)
+    return dataset, GenreCollator(processor, augmentation.encode_images)
 
 
 def batches(dataset: MovieDataset, collator: GenreCollator) -> Callable[[], None]:

@@ -255,7 +255,7 @@ class MMGenreProcessor(ProcessorMixin):
         there = [i for i, poster in enumerate(posters) if poster is not None]
         if there:
             pictures = [_to_picture(posters[i]) for i in there]
-            geometry = {"size": size, "do_center_crop": False} if are_cropped else {}
+            geometry = {"do_resize": False, "do_center_crop": False} if are_cropped else {}
             pixels[there] = process(pictures, return_tensors="pt", **geometry)["pixel_values"]
         return pixels
 

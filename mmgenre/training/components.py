@@ -184,7 +184,7 @@ def create_evaluator(
     num_workers: int,
 ) -> Evaluator:
     """The evaluation of a model on a data set."""
-    collator = _create_collator(processor, processor.encode_images)
+    collator = GenreCollator(processor)
     loader = create_eval_loader(dataset, batch_size, collator, num_workers)
     return Evaluator(accelerator, loader, config.genres, config.thresholds)
 
@@ -270,7 +270,7 @@ def create_trainer(
         loader=create_train_loader(
             dataset,
             sampler,
-            _create_collator(processor, augmentation.encode_images),
+            GenreCollator(processor, augmentation.encode_images),
             data.dataloader_num_workers,
         ),
         batch_transform=augmentation.batch_transform.to(accelerator.device),
@@ -284,12 +284,6 @@ def create_trainer(
         max_grad_norm=optimization.max_grad_norm,
         logging_steps=training.logging_steps,
     )
-
-
-def _create_collator(
-    processor: Any, encode_images: Callable[[list[Any]], dict[str, torch.Tensor]]
-) -> GenreCollator:
-    return GenreCollator(encode_images, processor.encode_text, processor.encode_features)
 
 
 def _check_modalities(records: Sequence[MovieRecord], modalities: Sequence[str]) -> None:
