@@ -85,10 +85,11 @@ def create_model(
 
     Raises:
         UserError: The model, a field of its config, a backbone or the tokenizer does not exist or
-            does not fit.
+            does not fit; or no movie has a modality that the model takes.
     """
     try:
         config = create_config(args.model, vocabulary.genres, args.model_config, args.text_backbone)
+        _check_modalities(train_records, config.modalities)
         if positive_weight_power is not None:
             if config.loss != "bce":
                 raise ValueError(
@@ -216,7 +217,7 @@ def create_trainer(
         augmentation.augment,
         training.seed,
     )
-    _check_modalities(dataset.records, processor.modalities)
+    _check_modalities(dataset.records, processor.modalities)  # again: posters can be broken
     validation = create_dataset(
         validation_records, movies.vocabulary, model.config, processor, data.broken_posters
     )

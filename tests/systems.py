@@ -25,7 +25,14 @@ ENCODERS = {**BOTH, "modalities": ["image", "text"], "hidden_size": 16}
 CASES: dict[str, tuple[str, dict[str, Any]]] = {
     "mmgenre": (
         "mmgenre",
-        {**BOTH, "projection_dim": 16, "num_attention_heads": 2, "fusion_tokens": "grid"},
+        {
+            **BOTH,
+            "projection_dim": 16,
+            "num_attention_heads": 2,
+            "fusion_tokens": "grid",
+            "trainable_image_layers": ["all"],
+            "trainable_text_layers": ["all"],
+        },
     ),
     "efficientnet": ("efficientnet", {**IMAGE, "image_architecture": "efficientnet_tiny"}),
     "bert": ("bert", TEXT),
@@ -41,11 +48,10 @@ assert {system for system, _ in CASES.values()} == set(SYSTEMS)
 
 
 def create(case: str, **changes: Any) -> Any:
-    """The model of a case, in eval mode; what it does not train by default is trained too."""
+    """The model of a case, in eval mode; all of it is trained."""
     system, model_config = CASES[case]
     torch.manual_seed(0)
-    everything = {"trainable_image_layers": ["all"], "trainable_text_layers": ["all"]}
-    config = create_config(system, GENRES, {**everything, **model_config, **changes})
+    config = create_config(system, GENRES, {**model_config, **changes})
     return load_class(SYSTEMS[system].model)(config).eval()
 
 
