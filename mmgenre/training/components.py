@@ -332,7 +332,5 @@ def _create_tokenizer(
             "--tokenizer train"
         )
     if source == "train":
-        if not plots:
-            raise ValueError("tokenizer 'train' needs plots, and no training movie has one")
         return train_tokenizer(plots, config.text_config.vocab_size)
     return load_tokenizer(source)
