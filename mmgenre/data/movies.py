@@ -4,7 +4,7 @@ import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from mmgenre.configs.arguments import DataArguments
+from mmgenre.configs.arguments import MoviesArguments
 from mmgenre.data.labels import GenreVocabulary, check_known
 from mmgenre.data.protocols import apply_protocol
 from mmgenre.data.readers import read_movies
@@ -36,7 +36,7 @@ class Movies:
         return self.splits[name]
 
 
-def load_movies(args: DataArguments, seed: int, genres: Sequence[str] | None = None) -> Movies:
+def load_movies(args: MoviesArguments, seed: int, genres: Sequence[str] | None = None) -> Movies:
     """Read, split and label a data set.
 
     Args:
@@ -70,8 +70,8 @@ def load_movies(args: DataArguments, seed: int, genres: Sequence[str] | None = N
     return Movies(splits, vocabulary)
 
 
-def _check_protocol_decides_alone(args: DataArguments) -> None:
-    default = DataArguments()
+def _check_protocol_decides_alone(args: MoviesArguments) -> None:
+    default = MoviesArguments()
     for name in ("genres", "split_method", "validation_fraction"):
         if getattr(args, name) != getattr(default, name):
             raise UserError(

@@ -1,13 +1,35 @@
-"""A WordPiece tokenizer trained on the plots at hand: nothing is downloaded."""
+"""The tokenizer of a folder or Hub name, or a WordPiece tokenizer trained on the plots at hand."""
 
 from collections.abc import Iterable
 
 from tokenizers import Tokenizer, normalizers, pre_tokenizers
 from tokenizers.models import WordPiece
 from tokenizers.trainers import WordPieceTrainer
-from transformers import BertTokenizer
+from transformers import AutoTokenizer, BertTokenizer, PreTrainedTokenizerBase
+
+from mmgenre.utils.errors import UserError
 
 _SPECIAL_TOKENS = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
+
+
+def load_tokenizer(source: str) -> PreTrainedTokenizerBase:
+    """The tokenizer of a folder or Hub name.
+
+    Raises:
+        UserError: There is none, or its files are not whole.
+    """
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(source)
+    except Exception as error:  # missing files raise OSError, ValueError or TypeError here
+        reason = " ".join(str(error).split())
+        raise UserError(f"tokenizer {source!r} cannot be loaded ({reason})") from error
+    # What transformers makes, without a word, where a tokenizer's files are not there.
+    if len(tokenizer) <= len(tokenizer.all_special_tokens):
+        raise UserError(
+            f"the tokenizer {source!r} has no tokens but the special ones; its tokenizer.json or "
+            "vocab.txt is missing"
+        )
+    return tokenizer
 
 
 def train_tokenizer(plots: Iterable[str], vocab_size: int = 2000) -> BertTokenizer:

@@ -6,7 +6,7 @@ from typing import Any
 
 from accelerate import Accelerator
 from accelerate.utils import set_seed
-from transformers import AutoTokenizer, PreTrainedTokenizerBase
+from transformers import PreTrainedTokenizerBase
 
 from mmgenre.configs.arguments import ModelArguments, TrainConfig
 from mmgenre.constants import CHECKPOINTS_DIR, HISTORY_FILE
@@ -16,7 +16,7 @@ from mmgenre.data.labels import GenreVocabulary
 from mmgenre.data.loaders import GlobalBatchSampler, create_eval_loader, create_train_loader
 from mmgenre.data.movies import Movies
 from mmgenre.data.records import VALIDATION, MovieRecord
-from mmgenre.data.tokenizer import train_tokenizer
+from mmgenre.data.tokenizer import load_tokenizer, train_tokenizer
 from mmgenre.data.transforms import create_augmentation
 from mmgenre.evaluation.evaluator import Evaluator
 from mmgenre.models.base import GenreConfig, GenrePreTrainedModel
@@ -224,8 +224,4 @@ def _create_tokenizer(
         if not plots:
             raise ValueError("tokenizer 'train' needs plots, and no training movie has one")
         return train_tokenizer(plots, config.text_config.vocab_size)
-    try:
-        return AutoTokenizer.from_pretrained(source)
-    except Exception as error:  # missing files raise OSError, ValueError or TypeError here
-        reason = " ".join(str(error).split())
-        raise ValueError(f"tokenizer {source!r} cannot be loaded ({reason})") from error
+    return load_tokenizer(source)
