@@ -11,37 +11,18 @@ import datasets
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from mmimdb import HUB_FEATURES, PROMPT, hub_row
 from PIL import Image
 
 from mmgenre.data.readers import READERS, detect_format, read_movies
 from mmgenre.data.records import FilePoster, MovieRecord
 from mmgenre.utils.errors import UserError
 
-HUB_FEATURES = datasets.Features(
-    {
-        "messages": datasets.List(
-            {"role": datasets.Value("string"), "content": datasets.Value("string")}
-        ),
-        "images": datasets.List(datasets.Image()),
-    }
-)
-PROMPT = "<image>Name the genres.\nTitle: A\n{}\nNote that a movie can have many genres."
-
 
 def jpeg(shade: int, side: int = 8) -> bytes:
     buffer = io.BytesIO()
     Image.new("RGB", (side, side), (shade, 0, 0)).save(buffer, "JPEG")
     return buffer.getvalue()
-
-
-def hub_row(prompt: str, answer: str, image: bytes | None) -> dict:
-    return {
-        "messages": [
-            {"role": "user", "content": prompt},
-            {"role": "assistant", "content": answer},
-        ],
-        "images": [] if image is None else [{"bytes": image, "path": None}],
-    }
 
 
 @pytest.fixture(autouse=True)
