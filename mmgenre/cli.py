@@ -55,15 +55,16 @@ def _stats(_: argparse.Namespace) -> None:
     folder = make_folder(args.output)
     if movies_args.dataset == "demo":
         movies_args.dataset = str(write_demo_movies(folder / DEMO_DATA_DIR))
-    counter = count_words
-    if args.tokenizer is not None:
-        counter = token_counter(load_tokenizer(args.tokenizer))
+    if args.tokenizer is None:
+        unit, count_lengths = "words", count_words
+    else:
+        unit, count_lengths = "tokens", token_counter(load_tokenizer(args.tokenizer))
     movies = load_movies(movies_args, args.seed)
     stats = {
         **vars(movies_args),
         **vars(args),
-        "length_unit": "words" if args.tokenizer is None else "tokens",
-        **compute_stats(movies, poster_size, args.max_length, counter),
+        "length_unit": unit,
+        **compute_stats(movies, poster_size, args.max_length, count_lengths),
     }
     print_stats(stats)
     write_stats(stats, folder)

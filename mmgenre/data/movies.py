@@ -90,6 +90,8 @@ def _check_leaks(splits: dict[str, list[MovieRecord]], protocol: str | None) -> 
         f"{len(leaks)} movies are in two splits, so that a model is tested on what it has seen: "
     )
     if protocol is None:
-        raise UserError(f"{message}{shown}{more}; keep each of them in one split")
+        raise UserError(
+            f"{message}{shown}{more}; take one of them out, or name splits that have both in one"
+        )
     # A published protocol is compared with other people's figures, so its splits stand as they are.
     logger.warning("protocol %s: %s%s%s", protocol, message, shown, more)

@@ -3,7 +3,7 @@
 import io
 import os
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import IO, Any
 
@@ -24,7 +24,7 @@ _PLOTS_AT_ONCE = 1000
 # Width and height from a poster's header; raises OSError where it is no picture. Given by the
 # caller, because what counts as a picture is for the code that decodes it to say.
 ReadSize = Callable[[IO[bytes]], tuple[int, int]]
-CountLengths = Callable[[Sequence[str]], Iterable[int]]
+CountLengths = Callable[[Sequence[str]], list[int]]
 
 
 def compute_stats(

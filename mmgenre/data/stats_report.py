@@ -93,7 +93,8 @@ def _draw(stats: Stats, path: Path) -> None:
     from matplotlib.figure import Figure
 
     # Not by way of pyplot, which looks for a display and keeps every figure.
-    figure = Figure([side / _DPI for side in FIGURE_PIXELS], dpi=_DPI, layout="constrained")
+    width, height = FIGURE_PIXELS
+    figure = Figure((width / _DPI, height / _DPI), dpi=_DPI, layout="constrained")
     axes = figure.subplots(2, 2, height_ratios=[5, 3])
     _draw_genres(axes[0, 0], stats)
     _draw_cooccurrence(axes[0, 1], stats)

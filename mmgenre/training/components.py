@@ -203,12 +203,17 @@ def _check_modalities(records: Sequence[MovieRecord], modalities: Sequence[str])
         "image": any(record.poster is not None for record in records),
         "text": any(record.plot for record in records),
     }
-    for name in modalities:
-        if not there[name]:
-            raise UserError(
-                f"the model has the modality {name!r}, but no training movie does; name the others "
-                "in --model_config modalities=[...], or give a data set that has it"
-            )
+    missing = [name for name in modalities if not there[name]]
+    if len(missing) == len(modalities):
+        raise UserError(
+            f"no training movie has what the model learns from ({', '.join(missing)}); give a "
+            "data set with posters or plots"
+        )
+    if missing:
+        raise UserError(
+            f"the model has the modality {missing[0]!r}, but no training movie does; name the "
+            "others in --model_config modalities=[...], or give a data set that has it"
+        )
 
 
 def _create_tokenizer(
