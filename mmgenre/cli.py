@@ -55,10 +55,10 @@ def _stats(_: argparse.Namespace) -> None:
     folder = make_folder(args.output)
     if movies_args.dataset == "demo":
         movies_args.dataset = str(write_demo_movies(folder / DEMO_DATA_DIR))
-    if args.tokenizer is None:
-        unit, count_lengths = "words", count_words
-    else:
+    if args.tokenizer is not None:
         unit, count_lengths = "tokens", token_counter(load_tokenizer(args.tokenizer))
+    else:
+        unit, count_lengths = "words", count_words
     movies = load_movies(movies_args, args.seed)
     stats = {
         **vars(movies_args),
