@@ -158,11 +158,15 @@ class MMGenreProcessor(ProcessorMixin):
     def _pixels(self, posters: Sequence[Any]) -> torch.Tensor:
         """(batch, 3, height, width), zero where there is no poster."""
         size = self.image_processor.size
-        pixels = torch.zeros(len(posters), 3, size["height"], size["width"])
         there = [i for i, poster in enumerate(posters) if poster is not None]
-        if there:
-            pictures = [_to_picture(posters[i]) for i in there]
-            pixels[there] = self.image_processor(pictures, return_tensors="pt")["pixel_values"]
+        if not there:
+            return torch.zeros(len(posters), 3, size["height"], size["width"])
+        pictures = [_to_picture(posters[i]) for i in there]
+        given = self.image_processor(pictures, return_tensors="pt")["pixel_values"]
+        if len(there) == len(posters):
+            return given
+        pixels = given.new_zeros(len(posters), *given.shape[1:])
+        pixels[there] = given
         return pixels
 
 
