@@ -166,6 +166,21 @@ def test_resuming_is_as_if_never_interrupted(
     assert all(torch.equal(resumed[name], straight[name]) for name in straight)
 
 
+def test_augmentation_on_the_accelerator_resumes_alike(
+    trained_run: Path, recipe: str, run_main, tmp_path: Path
+) -> None:
+    arguments = ("--recipe", recipe, "--augmentation_device", "accelerator")
+    straight, stopped = tmp_path / "straight", tmp_path / "stopped"
+    run_main("train", *arguments, "--output_dir", straight)
+    run_main("train", *arguments, "--output_dir", stopped, "--num_train_epochs", "1")
+    resume = ("--resume_from_checkpoint", "last", "--num_train_epochs", "2")
+    run_main("train", "--output_dir", stopped, *resume)
+    assert read_history(stopped) == read_history(straight)
+    on_host = read_history(trained_run)[0]["train/loss"]
+    assert read_history(straight)[0]["train/loss"] == pytest.approx(on_host, abs=0.02)
+    assert read_history(straight)[0]["train/loss"] != on_host
+
+
 def test_overwriting_starts_anew_and_leaves_other_files(run_copy: Path, run_main) -> None:
     (run_copy / "notes.txt").write_text("mine")
     (run_copy / "reports" / "validation").mkdir(parents=True, exist_ok=True)

@@ -111,6 +111,7 @@ def create_trainer(
         dataset=dataset,
         sampler=sampler,
         loader=DataLoader(dataset, batch_sampler=sampler),
+        batch_transform=nn.Identity(),
         evaluator=Evaluator(
             accelerator, DataLoader(validation, batch_size=4), [f"g{i}" for i in range(NUM_LABELS)]
         ),

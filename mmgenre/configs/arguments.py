@@ -83,6 +83,11 @@ class DataArguments(MoviesArguments):
     augmentation: Literal["report", "none"] = _arg(
         "report", "Training posters: the report's crops, flips, colours and rotations, or none."
     )
+    augmentation_device: Literal["host", "accelerator"] = _arg(
+        "host",
+        "Where posters are augmented: one at a time by the loader processes, as in the report, or "
+        "a batch at once on the accelerator.",
+    )
     dataloader_num_workers: int = _arg(2, "Loader processes a training process.")
 
 

@@ -38,15 +38,16 @@ class RejectedPoster:
 
 
 class MovieDataset(Dataset[dict[str, Any]]):
-    """Movies by index: `image` (PIL RGB or None), `plot` (text or None), `labels` and `index`.
+    """Movies by index: `image` (or None), `plot` (text or None), `labels` and `index`.
 
+    An image is a PIL picture in RGB, or what `augment` makes of it.
     Random numbers of the augmentation are a function of (seed, epoch, movie id) alone, so that a
     movie looks the same whatever the number of workers, processes or restarts.
 
     Args:
         decode: Decoder of poster bytes; None leaves posters out, for models without images.
         min_side: Sides, in pixels, that a decoded poster needs at least.
-        augment: Random transform of a PIL picture.
+        augment: Random transform of a PIL picture, given its seed.
         rejected: Posters that were taken out of `records` before.
     """
 
@@ -56,7 +57,7 @@ class MovieDataset(Dataset[dict[str, Any]]):
         vocabulary: GenreVocabulary,
         decode: Decoder | None,
         min_side: int,
-        augment: Callable[[Image.Image], Image.Image] | None = None,
+        augment: Callable[[Image.Image, int], Any] | None = None,
         seed: int = 0,
         rejected: Sequence[RejectedPoster] = (),
     ) -> None:
@@ -74,13 +75,11 @@ class MovieDataset(Dataset[dict[str, Any]]):
 
     def __getitem__(self, index: int) -> dict[str, Any]:
         record = self.records[index]
-        image = None
+        image: Any = None
         if self.decode is not None and record.poster is not None:
             image = self.decode(io.BytesIO(record.poster.read()), self.min_side)
             if self.augment is not None:
-                with torch.random.fork_rng(devices=[]):
-                    torch.manual_seed(sample_seed(self.seed, self.epoch, record.id))
-                    image = self.augment(image)
+                image = self.augment(image, sample_seed(self.seed, self.epoch, record.id))
         return {
             "image": image,
             "plot": record.plot,

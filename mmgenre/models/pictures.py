@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import IO
 
 import numpy as np
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 
 
 def open_poster(source: str | Path | IO[bytes], min_side: int | None = None) -> Image.Image:
@@ -59,7 +59,8 @@ def _opened(source: str | Path | IO[bytes]) -> Iterator[Image.Image]:
 
 def to_rgb(picture: Image.Image) -> Image.Image:
     """An opened picture as `open_poster` gives it."""
-    picture = ImageOps.exif_transpose(picture)
+    if picture.getexif().get(ExifTags.Base.Orientation, 1) != 1:  # Pillow would copy it in any case
+        picture = ImageOps.exif_transpose(picture)
     if picture.mode in ("I", "F") or picture.mode.startswith("I;16"):
         values = np.asarray(picture, dtype=np.float64)
         is_eight_bit = picture.mode in ("I", "F") and values.max(initial=0) <= 255
@@ -69,4 +70,4 @@ def to_rgb(picture: Image.Image) -> Image.Image:
         picture = picture.convert("RGBA")
         white = Image.new("RGBA", picture.size, "white")
         return Image.alpha_composite(white, picture).convert("RGB")
-    return picture.convert("RGB")
+    return picture if picture.mode == "RGB" else picture.convert("RGB")

@@ -119,40 +119,54 @@ class MMGenreProcessor(ProcessorMixin):
         if len(posters) != len(plots):
             raise ValueError(f"{len(posters)} images were given with {len(plots)} texts")
 
+        data = {**self.encode_images(posters), **self.encode_text(plots, **kwargs)}
+        return BatchFeature(data, tensor_type=return_tensors)
+
+    def encode_images(self, posters: Sequence[Poster | None]) -> dict[str, torch.Tensor]:
+        """The poster half of a call: `pixel_values`, and `image_present` where it is learned."""
         data: dict[str, torch.Tensor] = {}
         if "image" in self.modalities:
             data["pixel_values"] = self._pixels(posters)
-        if "text" in self.modalities:
-            data.update(
-                self.tokenizer(
-                    [plot or self._absent_plot for plot in plots],
-                    truncation=True,
-                    max_length=self.max_length,
-                    padding=self.padding,
-                    # few distinct lengths, which tensor cores and oneDNN's kernel cache want
-                    pad_to_multiple_of=None if self.max_length % 8 else 8,
-                    return_token_type_ids=False,
-                    return_tensors="pt",
-                    **kwargs,
-                )
-            )
         if self.missing_modality == "learned":
             data["image_present"] = torch.tensor([poster is not None for poster in posters])
+        return data
+
+    def encode_text(self, plots: Sequence[str | None], **kwargs: Any) -> dict[str, torch.Tensor]:
+        """The plot half of a call: tokens, and `text_present` where it is learned."""
+        data: dict[str, torch.Tensor] = {}
+        if "text" in self.modalities:
+            tokens = self.tokenizer(
+                [plot or self._absent_plot for plot in plots],
+                truncation=True,
+                max_length=self.max_length,
+                padding=self.padding,
+                # few distinct lengths, which tensor cores and oneDNN's kernel cache want
+                pad_to_multiple_of=None if self.max_length % 8 else 8,
+                return_token_type_ids=False,
+                return_tensors="pt",
+                **kwargs,
+            )
+            data.update(tokens)
+        if self.missing_modality == "learned":
             data["text_present"] = torch.tensor([bool(plot) for plot in plots])
-        return BatchFeature(data, tensor_type=return_tensors)
+        return data
 
     @property
     def _absent_plot(self) -> str:
         return "" if self.missing_modality == "learned" else self.missing_plot
 
-    def _pixels(self, posters: list[Any]) -> torch.Tensor:
+    def _pixels(self, posters: Sequence[Any]) -> torch.Tensor:
         """(batch, 3, height, width), zero where there is no poster."""
         size = self.image_processor.size
-        pixels = torch.zeros(len(posters), 3, size["height"], size["width"])
         there = [i for i, poster in enumerate(posters) if poster is not None]
-        if there:
-            pictures = [_to_picture(posters[i]) for i in there]
-            pixels[there] = self.image_processor(pictures, return_tensors="pt")["pixel_values"]
+        if not there:
+            return torch.zeros(len(posters), 3, size["height"], size["width"])
+        pictures = [_to_picture(posters[i]) for i in there]
+        given = self.image_processor(pictures, return_tensors="pt")["pixel_values"]
+        if len(there) == len(posters):
+            return given
+        pixels = given.new_zeros(len(posters), *given.shape[1:])
+        pixels[there] = given
         return pixels
 
 

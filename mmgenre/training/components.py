@@ -1,14 +1,17 @@
 """Builds what `train.py` and `evaluate.py` put together, from the resolved configuration."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
+import torch
 from accelerate import Accelerator
 from accelerate.utils import set_seed
+from PIL import Image
+from torch import nn
 from transformers import PreTrainedTokenizerBase
 
-from mmgenre.configs.arguments import ModelArguments, TrainConfig
+from mmgenre.configs.arguments import DataArguments, ModelArguments, TrainConfig
 from mmgenre.constants import CHECKPOINTS_DIR, HISTORY_FILE
 from mmgenre.data.collator import GenreCollator
 from mmgenre.data.dataset import MovieDataset, RejectedPoster, drop_broken_posters
@@ -17,7 +20,12 @@ from mmgenre.data.loaders import GlobalBatchSampler, create_eval_loader, create_
 from mmgenre.data.movies import Movies
 from mmgenre.data.records import VALIDATION, MovieRecord
 from mmgenre.data.tokenizer import load_tokenizer, train_tokenizer
-from mmgenre.data.transforms import create_augmentation
+from mmgenre.data.transforms import (
+    CropForDevice,
+    DeviceAugmentation,
+    HostAugmentation,
+    pad_posters,
+)
 from mmgenre.evaluation.evaluator import Evaluator
 from mmgenre.models.base import GenreConfig, GenrePreTrainedModel
 from mmgenre.models.pictures import open_poster
@@ -72,7 +80,7 @@ def create_dataset(
     config: GenreConfig,
     processor: Any,
     broken_posters: str,
-    augmentation: str = "none",
+    augment: Callable[[Image.Image, int], Any] | None = None,
     seed: int = 0,
 ) -> MovieDataset:
     """A split's data set, without the posters that cannot be decoded.
@@ -91,10 +99,34 @@ def create_dataset(
         vocabulary,
         open_poster if uses_images else None,
         min_side,
-        create_augmentation(augmentation, config.image_size),
+        augment,
         seed,
         rejected,
     )
+
+
+class Augmentation(NamedTuple):
+    """What augments training posters, in the order in which they meet it."""
+
+    augment: Callable[[Image.Image, int], Any] | None
+    encode_images: Callable[[list[Any]], dict[str, torch.Tensor]]
+    batch_transform: nn.Module
+
+
+def create_augmentation(args: DataArguments, config: GenreConfig, processor: Any) -> Augmentation:
+    """The augmentation of a model's training posters, in the form that the arguments name."""
+    if args.augmentation == "none" or "image" not in config.modalities:
+        return Augmentation(None, processor.encode_images, nn.Identity())
+    if args.augmentation_device == "host":
+        augment = HostAugmentation(config.image_size)
+        return Augmentation(augment, processor.encode_images, nn.Identity())
+    on_device = DeviceAugmentation(
+        config.image_size,
+        config.image_mean,
+        config.image_std,
+        mark_missing=config.missing_modality == "learned",
+    )
+    return Augmentation(CropForDevice(config.image_size), pad_posters, on_device)
 
 
 def create_evaluator(
@@ -106,7 +138,8 @@ def create_evaluator(
     num_workers: int,
 ) -> Evaluator:
     """The evaluation of a model on a data set."""
-    loader = create_eval_loader(dataset, batch_size, GenreCollator(processor), num_workers)
+    collator = GenreCollator(processor.encode_images, processor.encode_text)
+    loader = create_eval_loader(dataset, batch_size, collator, num_workers)
     return Evaluator(accelerator, loader, config.genres, config.thresholds)
 
 
@@ -127,13 +160,14 @@ def create_trainer(
     model, processor = create_model(
         config.model, movies.vocabulary, train_records, optimization.positive_weight_power
     )
+    augmentation = create_augmentation(data, model.config, processor)
     dataset = create_dataset(
         train_records,
         movies.vocabulary,
         model.config,
         processor,
         data.broken_posters,
-        data.augmentation,
+        augmentation.augment,
         training.seed,
     )
     _check_modalities(dataset.records, processor.modalities)
@@ -183,8 +217,12 @@ def create_trainer(
         dataset=dataset,
         sampler=sampler,
         loader=create_train_loader(
-            dataset, sampler, GenreCollator(processor), data.dataloader_num_workers
+            dataset,
+            sampler,
+            GenreCollator(augmentation.encode_images, processor.encode_text),
+            data.dataloader_num_workers,
         ),
+        batch_transform=augmentation.batch_transform.to(accelerator.device),
         evaluator=evaluator,
         checkpointer=Checkpointer(
             accelerator, output_dir / CHECKPOINTS_DIR, training.save_total_limit

@@ -3,7 +3,7 @@
 import logging
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from typing import Any
 
@@ -37,6 +37,7 @@ class Trainer:
             returns an output with `loss`, the mean over the batch's movies.
         optimizer: Likewise prepared.
         loader: Yields the micro-batches of `sampler`, in its order.
+        batch_transform: Makes the model's inputs of a micro-batch that is on the device.
         metric_for_best_model: Key of `Evaluation.metrics`.
     """
 
@@ -52,6 +53,7 @@ class Trainer:
         dataset: MovieDataset,
         sampler: GlobalBatchSampler,
         loader: DataLoader[Any],
+        batch_transform: Callable[[dict[str, torch.Tensor]], dict[str, torch.Tensor]],
         evaluator: Evaluator,
         checkpointer: Checkpointer,
         history: History,
@@ -69,6 +71,7 @@ class Trainer:
         self.dataset = dataset
         self.sampler = sampler
         self.loader = loader
+        self.batch_transform = batch_transform
         self.evaluator = evaluator
         self.checkpointer = checkpointer
         self.history = history
@@ -159,7 +162,7 @@ class Trainer:
         for i, movies in enumerate(micro_batches):
             is_last = i == len(micro_batches) - 1
             with nullcontext() if is_last else self.accelerator.no_sync(self.model):
-                batch = self._to_device(next(batches))
+                batch = self.batch_transform(self._to_device(next(batches)))
                 loss = self.model(**batch).loss * (len(movies) / size)
                 # DistributedDataParallel averages over processes where a sum is meant.
                 self.accelerator.backward(loss * self.accelerator.num_processes)

@@ -13,6 +13,7 @@ from mmgenre.data.collator import GenreCollator
 from mmgenre.data.labels import GenreVocabulary
 from mmgenre.data.records import FilePoster, MovieRecord
 from mmgenre.data.tokenizer import train_tokenizer
+from mmgenre.data.transforms import HostAugmentation
 from mmgenre.models.pictures import open_poster, poster_size
 from mmgenre.models.processing_mmgenre import MMGenreProcessor
 from mmgenre.models.registry import create_config
@@ -86,7 +87,9 @@ def test_a_training_data_set_of_them_all(
     tmp_path: Path, processor: MMGenreProcessor, caplog: pytest.LogCaptureFixture
 ) -> None:
     records = [movie(case, tmp_path) for case in (*BROKEN, *ODD)]
-    dataset = create_dataset(records, VOCABULARY, CONFIG, processor, "count", "report", seed=3)
+    dataset = create_dataset(
+        records, VOCABULARY, CONFIG, processor, "count", HostAugmentation(CONFIG.image_size), seed=3
+    )
     assert len(dataset) == len(records)
     assert [(item.id, item.poster) for item in dataset.rejected] == [
         (case, str(tmp_path / f"{case}.jpg")) for case in BROKEN
@@ -96,7 +99,9 @@ def test_a_training_data_set_of_them_all(
     start = f"{len(BROKEN)} broken posters count as missing: truncated JPEG (image file is trunc"
     assert any(message.startswith(start) for message in caplog.messages)
 
-    batch = GenreCollator(processor)([dataset[index] for index in range(len(dataset))])
+    batch = GenreCollator(processor.encode_images, processor.encode_text)(
+        [dataset[index] for index in range(len(dataset))]
+    )
     pixels = batch["pixel_values"]
     assert pixels.shape == (len(records), 3, CONFIG.image_size, CONFIG.image_size)
     assert torch.isfinite(pixels).all()
@@ -122,7 +127,7 @@ def test_plots_reach_the_model_as_token_numbers(case: str, processor: MMGenrePro
     plot, text = PLOTS[case]
     records = [MovieRecord("m", plot, ("war",), None), MovieRecord("n", "a bank", ("war",), None)]
     dataset = create_dataset(records, VOCABULARY, CONFIG, processor, "count")
-    batch = GenreCollator(processor)([dataset[0], dataset[1]])
+    batch = GenreCollator(processor.encode_images, processor.encode_text)([dataset[0], dataset[1]])
     ids = processor.tokenizer(text, verbose=False)["input_ids"]
     if len(ids) > CONFIG.max_length:
         ids = [*ids[: CONFIG.max_length - 1], processor.tokenizer.sep_token_id]
