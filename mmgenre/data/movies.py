@@ -9,7 +9,7 @@ from mmgenre.configs.arguments import DataArguments
 from mmgenre.data.labels import GenreVocabulary, check_known
 from mmgenre.data.protocols import apply_protocol
 from mmgenre.data.readers import find_format, read_movies
-from mmgenre.data.readers.prepared import open_manifest
+from mmgenre.data.readers.prepared import Manifest, open_manifest
 from mmgenre.data.records import MovieRecord
 from mmgenre.data.splits import find_leaks, split_records
 from mmgenre.utils.errors import UserError
@@ -24,12 +24,12 @@ class Movies:
     """Movies of each split and the genres that are their labels.
 
     Attributes:
-        content_hash: Of a prepared data set; None of any other.
+        manifest: Of a prepared data set; None of any other.
     """
 
     splits: dict[str, list[MovieRecord]]
     vocabulary: GenreVocabulary
-    content_hash: str | None = None
+    manifest: Manifest | None = None
 
     def split(self, name: str) -> list[MovieRecord]:
         """The movies of a split.
@@ -59,7 +59,7 @@ def load_movies(args: DataArguments, seed: int, genres: Sequence[str] | None = N
     if args.protocol is not None and genres is None:
         _check_protocol_decides_alone(args)
     data_format = find_format(path, "prepared" if args.prepared_dir else args.data_format)
-    content_hash = _content_hash(Path(path), args) if data_format == "prepared" else None
+    manifest = _open_prepared(Path(path), args) if data_format == "prepared" else None
     records = list(read_movies(path, data_format))
     vocabulary = None
     if args.protocol is not None:
@@ -77,18 +77,18 @@ def load_movies(args: DataArguments, seed: int, genres: Sequence[str] | None = N
         name: check_known(split, vocabulary, name, args.unknown_genres)
         for name, split in splits.items()
     }
-    return Movies(splits, vocabulary, content_hash)
+    return Movies(splits, vocabulary, manifest)
 
 
-def _content_hash(folder: Path, args: DataArguments) -> str | None:
-    found = open_manifest(folder).content_hash
-    logger.info("prepared data with content hash %s", found)
-    if args.content_hash not in (None, found):
+def _open_prepared(folder: Path, args: DataArguments) -> Manifest:
+    manifest = open_manifest(folder)
+    logger.info("prepared data with content hash %s", manifest.content_hash)
+    if args.content_hash not in (None, manifest.content_hash):
         raise UserError(
-            f"{folder} has the content hash {found}, and the run began with {args.content_hash}; "
-            "give the data of before, or begin a new run"
+            f"{folder} has the content hash {manifest.content_hash}, and the run began with "
+            f"{args.content_hash}; give the data of before, or begin a new run"
         )
-    return found
+    return manifest
 
 
 def _check_protocol_decides_alone(args: DataArguments) -> None:

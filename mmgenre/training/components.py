@@ -1,5 +1,6 @@
 """Builds what `train.py` and `evaluate.py` put together, from the resolved configuration."""
 
+import logging
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -31,6 +32,8 @@ from mmgenre.training.output_dir import History
 from mmgenre.training.schedulers import WarmupPlateauSchedule
 from mmgenre.training.trainer import Trainer
 from mmgenre.utils.errors import UserError
+
+logger = logging.getLogger(__name__)
 
 
 def prepare_on_first_use(config: TrainConfig) -> None:
@@ -167,6 +170,7 @@ def create_trainer(
         training.seed,
     )
     _check_modalities(dataset.records, processor.modalities)
+    _check_poster_size(movies, model.config)
     validation = create_dataset(
         validation_records, movies.vocabulary, model.config, processor, data.broken_posters
     )
@@ -239,6 +243,20 @@ def _check_modalities(records: Sequence[MovieRecord], modalities: Sequence[str])
                 f"the model has the modality {name!r}, but no training movie does; name the others "
                 "in --model_config modalities=[...], or give a data set that has it"
             )
+
+
+def _check_poster_size(movies: Movies, config: GenreConfig) -> None:
+    if movies.manifest is None:
+        return
+    poster_size = movies.manifest.options["poster_size"]
+    if poster_size < config.image_size:
+        logger.warning(
+            "prepared posters have %d pixels and are enlarged to the model's %d; "
+            "`mmgenre prepare --poster_size %d` keeps more of them",
+            poster_size,
+            config.image_size,
+            config.image_size,
+        )
 
 
 def _create_tokenizer(
