@@ -14,8 +14,8 @@ def main() -> None:
     from mmgenre.constants import DEMO_DATA_DIR
     from mmgenre.data.demo import write_demo_movies
     from mmgenre.data.movies import load_movies
-    from mmgenre.training.accelerator import create_accelerator
-    from mmgenre.training.components import create_trainer
+    from mmgenre.training.accelerator import create_accelerator, main_process_first
+    from mmgenre.training.components import create_trainer, prepare_on_first_use
     from mmgenre.training.output_dir import check_output_dir, open_run
     from mmgenre.training.tracking import choose_tracker, tracker_config, tracker_settings
     from mmgenre.utils.logging import set_up_logging
@@ -27,11 +27,15 @@ def main() -> None:
         training.gradient_accumulation_steps, tracker, training.output_dir
     )
     output_dir = check_output_dir(training)
-    with accelerator.main_process_first():
+    with main_process_first(accelerator):
         if config.data.dataset == "demo":
             config.data.dataset = str(write_demo_movies(output_dir / DEMO_DATA_DIR))
+        if config.data.prepared_dir is not None:
+            prepare_on_first_use(config)
 
     movies = load_movies(config.data, training.seed)
+    if movies.manifest is not None:
+        config.data.content_hash = movies.manifest.content_hash
     trainer = create_trainer(config, accelerator, movies, output_dir)
     trainer.resume(training.resume_from_checkpoint)
 

@@ -21,3 +21,8 @@ STATS_FILE = "stats.json"
 STATS_FIGURE_FILE = "stats.png"
 
 METADATA_FILES = ("metadata.jsonl", "metadata.csv")
+
+PREPARED_MANIFEST_FILE = "prepared.json"
+PREPARED_SHARD_FILE = "shard_{:05d}.arrow"
+PREPARED_SHARD_PATTERN = "shard_*.arrow"
+PREPARED_LOCK_FILE = ".lock"

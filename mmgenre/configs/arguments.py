@@ -7,7 +7,7 @@ Processes, precision and sharding are Accelerate's (`accelerate launch`, `accele
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-DataFormat = Literal["auto", "hub", "folder", "archive", "jsonl", "hdf5"]
+DataFormat = Literal["auto", "hub", "folder", "archive", "jsonl", "hdf5", "prepared"]
 ProtocolName = Literal["report", "arevalo", "mmbt"]
 
 
@@ -52,6 +52,14 @@ class MoviesArguments:
         None, "Folder, HDF5 file, Hub name, or 'demo' for movies that are drawn on the spot."
     )
     data_format: DataFormat = _arg("auto", "Format of the data set; auto finds it from the path.")
+    prepared_dir: str | None = _arg(
+        None,
+        "Folder that the data set is prepared into on first use, and read from; see "
+        "`mmgenre prepare`.",
+    )
+    content_hash: str | None = _arg(
+        None, "Prepared data must have this content hash; a run notes the one that it began with."
+    )
     protocol: ProtocolName | None = _arg(
         None,
         "Published choice of movies, labels and splits of MM-IMDb. Left out: all movies, in the "

@@ -1,8 +1,11 @@
 """The only place where Accelerate is configured."""
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import timedelta
 
+import torch.distributed as dist
 from accelerate import Accelerator
 from accelerate.utils import (
     DistributedDataParallelKwargs,
@@ -47,3 +50,34 @@ def create_accelerator(
             InitProcessGroupKwargs(timeout=PROCESS_GROUP_TIMEOUT),
         ],
     )
+
+
+@contextmanager
+def main_process_first(accelerator: Accelerator) -> Iterator[None]:
+    """Run the block in the main process and then in the others. Called by all processes.
+
+    Unlike Accelerate's own it may take longer than `PROCESS_GROUP_TIMEOUT`, and all leave together.
+
+    Raises:
+        UserError: Another process ended before it had run the block.
+    """
+    if accelerator.num_processes == 1:
+        yield
+        return
+    # gloo notices at once when a process is gone, so that the time limit need not.
+    group = dist.new_group(backend="gloo", timeout=timedelta(days=30))
+    assert isinstance(group, dist.ProcessGroup)
+
+    def wait() -> None:
+        try:
+            dist.barrier(group)
+        except RuntimeError as error:
+            raise UserError("another process ended before the data was ready") from error
+
+    if not accelerator.is_main_process:
+        wait()
+    yield
+    if accelerator.is_main_process:
+        wait()
+    wait()
+    dist.destroy_process_group(group)

@@ -10,7 +10,6 @@ checkpoints/
 """
 
 import json
-import os
 import shutil
 from pathlib import Path
 from typing import Any
@@ -29,6 +28,7 @@ from mmgenre.constants import (
     TRAINING_STATE_DIR,
 )
 from mmgenre.utils.errors import UserError
+from mmgenre.utils.io import sync
 
 
 class Checkpointer:
@@ -123,7 +123,7 @@ class Checkpointer:
         manifest = temporary / MANIFEST_FILE
         manifest.write_text(json.dumps(sizes, indent=1), encoding="utf-8")
         for path in [*files, manifest, *{path.parent for path in files}, temporary]:
-            _sync(path)
+            sync(path)
         target = self.folder / name
         if target.exists():  # left by a run that was resumed from an earlier epoch
             shutil.rmtree(target)
@@ -132,7 +132,7 @@ class Checkpointer:
         # Always, as a run that was resumed from an earlier epoch can find a later one's link here.
         if (self.folder / best).is_dir():
             _link(self.folder / BEST_CHECKPOINT, best)
-        _sync(self.folder)
+        sync(self.folder)
         self._prune()
 
     def _prune(self) -> None:
@@ -184,14 +184,6 @@ def _link(link: Path, target: str) -> None:
     temporary.unlink(missing_ok=True)
     temporary.symlink_to(target)
     temporary.replace(link)
-
-
-def _sync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def _first_line(error: Exception) -> str:

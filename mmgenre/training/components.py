@@ -1,5 +1,6 @@
 """Builds what `train.py` and `evaluate.py` put together, from the resolved configuration."""
 
+import logging
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -14,12 +15,14 @@ from transformers import PreTrainedTokenizerBase
 from mmgenre.configs.arguments import DataArguments, ModelArguments, TrainConfig
 from mmgenre.constants import CHECKPOINTS_DIR, HISTORY_FILE
 from mmgenre.data.collator import GenreCollator
-from mmgenre.data.dataset import MovieDataset, RejectedPoster, drop_broken_posters
+from mmgenre.data.dataset import MovieDataset, drop_broken_posters
 from mmgenre.data.labels import GenreVocabulary
 from mmgenre.data.loaders import GlobalBatchSampler, create_eval_loader, create_train_loader
 from mmgenre.data.movies import Movies
-from mmgenre.data.records import VALIDATION, MovieRecord
-from mmgenre.data.tokenizer import load_tokenizer, train_tokenizer
+from mmgenre.data.prepare import PrepareOptions, prepare_movies
+from mmgenre.data.readers.prepared import is_complete
+from mmgenre.data.records import VALIDATION, MovieRecord, RejectedPoster
+from mmgenre.data.tokenizer import are_tokens_usable, load_tokenizer, train_tokenizer
 from mmgenre.data.transforms import (
     CropForDevice,
     DeviceAugmentation,
@@ -37,6 +40,32 @@ from mmgenre.training.output_dir import History
 from mmgenre.training.schedulers import WarmupPlateauSchedule
 from mmgenre.training.trainer import Trainer
 from mmgenre.utils.errors import UserError
+
+logger = logging.getLogger(__name__)
+
+
+def prepare_on_first_use(config: TrainConfig) -> None:
+    """Prepare the data set into `prepared_dir`, unless that is complete already.
+
+    Raises:
+        UserError: As `prepare_movies`, or the folder was prepared from another data set.
+    """
+    data = config.data
+    assert data.prepared_dir is not None
+    folder = Path(data.prepared_dir)
+    if is_complete(folder, data.dataset):
+        return
+    if data.dataset is None:
+        raise UserError(f"dataset is missing; prepared_dir {folder} is to be made from it")
+    tokenizer = config.model.tokenizer or config.model.text_backbone
+    prepare_movies(
+        data.dataset,
+        folder,
+        open_poster,
+        PrepareOptions(tokenizer=None if tokenizer == "train" else tokenizer),
+        data_format=data.data_format,
+        broken_posters=data.broken_posters,
+    )
 
 
 def create_model(
@@ -94,6 +123,9 @@ def create_dataset(
     rejected: list[RejectedPoster] = []
     if uses_images:
         records, rejected = drop_broken_posters(records, open_poster, min_side, broken_posters)
+    use_tokens = "text" in processor.modalities and are_tokens_usable(
+        records, processor.tokenizer, config.max_length
+    )
     return MovieDataset(
         records,
         vocabulary,
@@ -102,6 +134,7 @@ def create_dataset(
         augment,
         seed,
         rejected,
+        use_tokens,
     )
 
 
@@ -171,6 +204,7 @@ def create_trainer(
         training.seed,
     )
     _check_modalities(dataset.records, processor.modalities)
+    _check_poster_size(movies, model.config)
     validation = create_dataset(
         validation_records, movies.vocabulary, model.config, processor, data.broken_posters
     )
@@ -251,6 +285,20 @@ def _check_modalities(records: Sequence[MovieRecord], modalities: Sequence[str])
         raise UserError(
             f"the model has the modality {missing[0]!r}, but no training movie does; name the "
             "others in --model_config modalities=[...], or give a data set that has it"
+        )
+
+
+def _check_poster_size(movies: Movies, config: GenreConfig) -> None:
+    if movies.manifest is None:
+        return
+    poster_size = movies.manifest.options["poster_size"]
+    if poster_size < config.image_size:
+        logger.warning(
+            "prepared posters have %d pixels and are enlarged to the model's %d; "
+            "`mmgenre prepare --poster_size %d` keeps more of them",
+            poster_size,
+            config.image_size,
+            config.image_size,
         )
 
 

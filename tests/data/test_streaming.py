@@ -10,7 +10,9 @@ import pyarrow as pa
 import pytest
 from mmimdb import HUB_FEATURES, PROMPT, hub_row, jsonl_row, movie_json, write_hdf5, write_jsonl
 
+from mmgenre.data.prepare import PrepareOptions, prepare_movies
 from mmgenre.data.readers import READERS, read_movies
+from mmgenre.models.pictures import open_poster
 
 PLOT = "x" * 8_000
 # A repeated id is found by a table of all ids: at most 60 bytes for the id, 80 for the place that a
@@ -45,6 +47,12 @@ def write_hub(folder: Path, size: int) -> None:
     datasets.Dataset.from_list(rows, features=HUB_FEATURES).save_to_disk(folder)
 
 
+def write_prepared(folder: Path, size: int) -> None:
+    source = folder.with_name(f"source{size}")
+    write_folder(source, size)
+    prepare_movies(str(source), folder, open_poster, PrepareOptions(), num_workers=1)
+
+
 WRITERS: dict[str, Callable[[Path, int], object]] = {
     "hub": write_hub,
     "folder": write_folder,
@@ -53,6 +61,7 @@ WRITERS: dict[str, Callable[[Path, int], object]] = {
         folder, train=[jsonl_row(number, text=PLOT) for number in range(size)]
     ),
     "hdf5": lambda folder, size: write_hdf5(folder / "multimodal_imdb.hdf5", (size, 1, 1)),
+    "prepared": write_prepared,
 }
 
 

@@ -46,6 +46,7 @@ class ArrowPoster:
     dataset: Dataset
     row: int
     source: str
+    is_checked = False
 
     @property
     def name(self) -> str:
