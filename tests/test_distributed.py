@@ -2,6 +2,7 @@
 
 import json
 import os
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -64,3 +65,41 @@ def test_a_system_trained_by_two_processes_evaluates_alike_in_one(
     overall = json.loads((run / "reports" / "validation" / "metrics.json").read_text())["overall"]
     expected = {f"validation/{name}": pytest.approx(v, abs=1e-6) for name, v in overall.items()}
     assert {name: line[name] for name in expected} == expected
+
+
+@pytest.mark.parametrize(
+    ("outcome", "errors"),
+    [
+        ("ok", ["", ""]),
+        (
+            "fail",
+            [
+                "main_first: error: no movies\n",
+                "main_first (process 1): error: another process ended before the data was ready\n",
+            ],
+        ),
+    ],
+)
+def test_the_main_process_may_take_longer_than_the_process_group_waits(
+    outcome: str, errors: list[str]
+) -> None:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    env = {**os.environ, "ACCELERATE_USE_CPU": "true", "WORLD_SIZE": "2"}
+    env |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+    processes = [
+        subprocess.Popen(
+            [sys.executable, ROOT / "tests" / "main_first.py", outcome],
+            env={**env, "RANK": rank, "LOCAL_RANK": rank},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for rank in "01"
+    ]
+    outputs = [process.communicate(timeout=60) for process in processes]
+    assert [error for _, error in outputs] == errors
+    if outcome == "ok":
+        first, second = (float(output) for output, _ in outputs)
+        assert first < second

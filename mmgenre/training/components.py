@@ -1,5 +1,6 @@
 """Builds what `train.py` and `evaluate.py` put together, from the resolved configuration."""
 
+import logging
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -46,6 +47,8 @@ from mmgenre.training.output_dir import History
 from mmgenre.training.schedulers import create_schedule
 from mmgenre.training.trainer import Trainer
 from mmgenre.utils.errors import UserError
+
+logger = logging.getLogger(__name__)
 
 
 def prepare_on_first_use(config: TrainConfig) -> None:
@@ -218,6 +221,7 @@ def create_trainer(
         training.seed,
     )
     _check_modalities(dataset.records, processor.modalities)  # again: posters can be broken
+    _check_poster_size(movies, model.config)
     validation = create_dataset(
         validation_records, movies.vocabulary, model.config, processor, data.broken_posters
     )
@@ -320,6 +324,21 @@ def _check_features(records: Sequence[MovieRecord], dims: Mapping[str, int]) -> 
                 f"model takes {dim}; give features of that size, or a new model with "
                 f"--model_config {option}={vectors[name].size}"
             )
+
+
+def _check_poster_size(movies: Movies, config: GenreConfig) -> None:
+    if movies.manifest is None:
+        return
+    poster_size = movies.manifest.options["poster_size"]
+    needed = config.image_resize or config.image_size
+    if poster_size < needed:
+        logger.warning(
+            "prepared posters have %d pixels and are enlarged to the model's %d; "
+            "`mmgenre prepare --poster_size %d` keeps more of them",
+            poster_size,
+            needed,
+            needed,
+        )
 
 
 def _create_tokenizer(
