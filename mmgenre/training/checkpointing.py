@@ -108,7 +108,9 @@ class Checkpointer:
             UserError: The checkpoint is not whole or not of this model.
         """
         try:
-            weights = load_file(checkpoint / PRETRAINED_MODEL_DIR / "model.safetensors")
+            weights: dict[str, Any] = load_file(
+                checkpoint / PRETRAINED_MODEL_DIR / "model.safetensors"
+            )
             set_model_state_dict(model, weights, options=StateDictOptions(full_state_dict=True))
             self.accelerator.load_state(str(checkpoint / TRAINING_STATE_DIR))
             text = (checkpoint / TRAINING_STATE_DIR / LOOP_STATE_FILE).read_text(encoding="utf-8")
