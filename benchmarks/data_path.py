@@ -43,7 +43,6 @@ from mmgenre.data.collator import GenreCollator
 from mmgenre.data.dataset import MovieDataset
 from mmgenre.data.labels import GenreVocabulary
 from mmgenre.data.loaders import GlobalBatchSampler, create_train_loader
-from mmgenre.data.prepare import PrepareOptions, prepare_movies
 from mmgenre.data.readers import read_movies
 from mmgenre.data.records import MovieRecord
 from mmgenre.data.tokenizer import train_tokenizer

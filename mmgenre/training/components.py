@@ -39,7 +39,7 @@ from mmgenre.evaluation.evaluator import Evaluator
 from mmgenre.models.base import GenreConfig, GenrePreTrainedModel
 from mmgenre.models.pictures import open_poster
 from mmgenre.models.registry import create_config, get_system, load_class
-from mmgenre.training.accelerator import apply_speed_options
+from mmgenre.training.accelerator import configure_model
 from mmgenre.training.checkpointing import Checkpointer
 from mmgenre.training.early_stopping import EarlyStopping
 from mmgenre.training.optimization import LateEncoders, create_optimizer
@@ -238,7 +238,7 @@ def create_trainer(
         model,
         {"image": optimization.frozen_image_epochs, "text": optimization.frozen_text_epochs},
     )
-    apply_speed_options(model, training, accelerator)
+    configure_model(model, training, accelerator)
     optimizer = create_optimizer(
         model,
         optimization.learning_rate,
