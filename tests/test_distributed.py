@@ -10,12 +10,13 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file
+from systems import CASES
 from tiny import ROOT
 from toy import fit
 
 
-def launch(script: Path, *arguments: str | Path) -> None:
-    """Start two processes; `--cpu --num_processes 2` would start one, silently."""
+def launch(script: Path, *arguments: str | Path) -> str:
+    """Start two processes and give their output; `--cpu --num_processes 2` would start one."""
     command = ["accelerate.commands.launch", "--multi_gpu", "--num_processes", "2"]
     command += ["--num_machines", "1", "--mixed_precision", "no", "--dynamo_backend", "no"]
     result = subprocess.run(
@@ -27,6 +28,12 @@ def launch(script: Path, *arguments: str | Path) -> None:
         timeout=300,
     )
     assert result.returncode == 0, result.stderr
+    return result.stdout
+
+
+def test_every_system_trains_in_two_processes() -> None:
+    output = launch(ROOT / "tests" / "systems.py")
+    assert output.splitlines() == [f"2 processes: {case}" for case in CASES]
 
 
 # 33 movies end in a step of one, of which the second process has none; 13 are evaluated

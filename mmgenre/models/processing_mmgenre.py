@@ -203,12 +203,12 @@ class MMGenreProcessor(ProcessorMixin):
         return self.to_json_file(Path(save_directory) / PROCESSOR_NAME)
 
     @classmethod
-    def from_pretrained(cls, path: Any, **kwargs: Any) -> Any:
+    def from_pretrained(cls, *args: Any, **kwargs: Any) -> Any:
         """As in transformers, without a tokenizer where the model takes no plots."""
-        values, _ = cls.get_processor_dict(path, **kwargs)
+        values, _ = cls.get_processor_dict(*args, **kwargs)
         if "text" in values["modalities"]:
-            return super().from_pretrained(path, **kwargs)
-        image_processor = ViTImageProcessor.from_pretrained(path, **kwargs)
+            return super().from_pretrained(*args, **kwargs)
+        image_processor = ViTImageProcessor.from_pretrained(*args, **kwargs)
         return cls.from_args_and_dict([image_processor, None], values)
 
     def _tokens(self, plots: Sequence[Plot | None], **kwargs: Any) -> BatchEncoding:
