@@ -11,7 +11,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from mmgenre.evaluation.evaluator import Evaluator
 from mmgenre.models.processing_mmgenre import MMGenreProcessor
-from mmgenre.models.registry import create_config, load_class, load_model, load_processor
+from mmgenre.models.registry import create_config, load_model, load_processor
 
 CASE = pytest.mark.parametrize("case", CASES)
 PLOT = "a war on the moon."
@@ -227,8 +227,6 @@ def test_a_value_that_a_system_cannot_have_is_named(system, model_config, messag
 
 def test_a_checkpoint_of_one_system_is_not_another_s(tmp_path):
     create("mmbt").save_pretrained(tmp_path)
-    config = create_config("mfm", GENRES, {})
-    config.save_pretrained(tmp_path)
-    with pytest.raises(ValueError, match="do not fit its config.json"):
+    create("mfm").config.save_pretrained(tmp_path)
+    with pytest.raises(ValueError, match="weights that do not fit its config.json"):
         load_model(str(tmp_path))
-    assert load_class("mfm:MfmConfig").from_pretrained(tmp_path).model_type == "mmgenre-mfm"
