@@ -34,7 +34,8 @@ def main() -> None:
             prepare_on_first_use(config)
 
     movies = load_movies(config.data, training.seed)
-    config.data.content_hash = movies.content_hash
+    if movies.manifest is not None:
+        config.data.content_hash = movies.manifest.content_hash
     trainer = create_trainer(config, accelerator, movies, output_dir)
     trainer.resume(training.resume_from_checkpoint)
 

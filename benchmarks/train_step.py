@@ -1,6 +1,6 @@
 """What a training step costs: one table of ratios, each measured in one run.
 
-    python benchmarks/train_step.py [--batch_size 16] [--steps 4] [--repeats 3] [--parts loop,full]
+    python benchmarks/train_step.py [--batch_size 16] [--steps 4] [--repeats 3] [--parts loop,options,full]
 
 - loop: the trainer's time a step against a bare forward, backward and step of the same model
   (quickstart, batches in memory).
@@ -13,6 +13,7 @@
   of the device's rate of matrix products. Plots have MM-IMDb's mean of 92.5 words (Arevalo et al.
   2017), log-normal with sigma 0.7 (an assumption), 1.27 tokens a word; the steps are an epoch's at
   evenly spaced lengths.
+- options: single options on the same model, padded to 128, in fp32.
 
 Products (FLOPs) of a step are counted by hand in `step_flops`.
 """
@@ -221,6 +222,80 @@ def measure_full_size(batch_size: int, count: int, repeats: int) -> None:
         )
 
 
+def measure_options(batch_size: int, repeats: int) -> None:
+    full = FullSize(channels_last=False, fused=True)
+    model, lengths = full.model, choose_steps(batch_size, False, 1)[0][0]
+    plain_optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad])
+
+    def step() -> None:
+        full.step(lengths, MAX_LENGTH)
+
+    def channels_last() -> None:
+        model.to(memory_format=torch.channels_last)
+        step()
+        model.to(memory_format=torch.contiguous_format)
+
+    def checkpointing() -> None:
+        model.gradient_checkpointing_enable()
+        step()
+        model.gradient_checkpointing_disable()
+
+    def compiled() -> None:
+        model.compile()
+        step()
+        model._compiled_call_impl = None
+
+    def update(optimizer: torch.optim.Optimizer) -> Callable[[], None]:
+        def run() -> None:
+            for parameter in model.parameters():
+                parameter.grad = torch.zeros_like(parameter) if parameter.requires_grad else None
+            optimizer.step()
+
+        return run
+
+    runs = {"plain": step, "channels_last": channels_last, "checkpointing": checkpointing}
+    runs["torch_compile"] = compiled
+    runs["plain AdamW"], runs["fused AdamW"] = update(plain_optimizer), update(full.optimizer)
+    for run in runs.values():
+        run()
+    times = alternate(repeats, **runs)
+    for name, base in (
+        ("channels_last", "plain"),
+        ("torch_compile", "plain"),
+        ("checkpointing", "plain"),
+        ("fused AdamW", "plain AdamW"),
+    ):
+        row(
+            f"full size, fp32, batch {batch_size}: {name} / {base}",
+            f"{times[name]:.2f} / {times[base]:.2f} s",
+            times[name] / times[base],
+            "-",
+        )
+    plain = kept_mib(model, lengths)
+    model.gradient_checkpointing_enable()
+    row(
+        f"full size, fp32, batch {batch_size}: activations kept, checkpointing / plain",
+        f"{kept_mib(model, lengths):.0f} / {plain:.0f} MiB",
+        kept_mib(model, lengths) / plain,
+        "-",
+    )
+
+
+def kept_mib(model: torch.nn.Module, lengths: np.ndarray) -> float:
+    """What a forward pass keeps for the backward pass, parameters not counted."""
+    kept: dict[int, torch.UntypedStorage] = {}
+
+    def pack(tensor: torch.Tensor) -> torch.Tensor:
+        kept[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage()
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+        output = model(**create_batch(lengths, MAX_LENGTH))
+    own = {parameter.untyped_storage().data_ptr() for parameter in model.parameters()}
+    del output
+    return sum(storage.nbytes() for at, storage in kept.items() if at not in own) / 2**20
+
+
 def share_of_forward(steps: list[tuple[np.ndarray, int]]) -> float:
     counts = [step_flops(len(lengths), padded) for lengths, padded in steps]
     return sum(forward for forward, _ in counts) / sum(whole for _, whole in counts)
@@ -284,12 +359,14 @@ def main() -> None:
     parser.add_argument("--batch_size", type=int, default=16)
     parser.add_argument("--steps", type=int, default=4, help="steps of the full-size model")
     parser.add_argument("--repeats", type=int, default=3, help="turns, of which the best counts")
-    parser.add_argument("--parts", default="loop,full")
+    parser.add_argument("--parts", default="loop,options,full")
     args = parser.parse_args()
     print("| what | measured | ratio | limit |")
     print("|---|---|---:|---|")
     if "loop" in args.parts:
         measure_loop_and_evaluation(args.repeats)
+    if "options" in args.parts:
+        measure_options(args.batch_size, args.repeats)
     if "full" in args.parts:
         measure_full_size(args.batch_size, args.steps, args.repeats)
 

@@ -1,6 +1,7 @@
 """The command `mmgenre`: what is done with movies and models beside training and evaluation."""
 
 import argparse
+import sys
 from pathlib import Path
 from typing import get_args
 
@@ -58,7 +59,12 @@ def main() -> None:
     )
     prepare.set_defaults(run=_prepare)
 
-    args = parser.parse_args()
+    stats = commands.add_parser("stats", help="count what a data set holds", add_help=False)
+    stats.set_defaults(run=_stats)
+
+    args, rest = parser.parse_known_args()
+    if rest and args.run is not _stats:
+        parser.error(f"unrecognized arguments: {' '.join(rest)}")
     with exit_on_user_error("mmgenre"):
         args.run(args)
 
@@ -67,6 +73,40 @@ def _demo(args: argparse.Namespace) -> None:
     from mmgenre.data.demo import write_demo_movies
 
     print(write_demo_movies(args.folder, num_movies=args.num_movies, seed=args.seed))
+
+
+def _stats(_: argparse.Namespace) -> None:
+    from mmgenre.configs.parser import parse_stats_arguments
+
+    movies_args, args = parse_stats_arguments(sys.argv[2:])
+
+    # After the arguments, so that --help and a mistyped flag do not wait for these.
+    from mmgenre.constants import DEMO_DATA_DIR
+    from mmgenre.data.demo import write_demo_movies
+    from mmgenre.data.movies import load_movies
+    from mmgenre.data.stats import compute_stats, count_words, token_counter
+    from mmgenre.data.stats_report import make_folder, print_stats, write_stats
+    from mmgenre.data.tokenizer import load_tokenizer
+    from mmgenre.models.pictures import poster_size
+    from mmgenre.utils.logging import set_up_logging
+
+    set_up_logging()
+    folder = make_folder(args.output)
+    if movies_args.dataset == "demo":
+        movies_args.dataset = str(write_demo_movies(folder / DEMO_DATA_DIR))
+    if args.tokenizer is not None:
+        unit, count_lengths = "tokens", token_counter(load_tokenizer(args.tokenizer))
+    else:
+        unit, count_lengths = "words", count_words
+    movies = load_movies(movies_args, args.seed)
+    stats = {
+        **vars(movies_args),
+        **vars(args),
+        "length_unit": unit,
+        **compute_stats(movies, poster_size, args.max_length, count_lengths),
+    }
+    print_stats(stats)
+    write_stats(stats, folder)
 
 
 def _prepare(args: argparse.Namespace) -> None:

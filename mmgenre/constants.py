@@ -23,6 +23,9 @@ METRICS_FILE = "metrics.json"
 PREDICTIONS_FILE = "predictions.parquet"
 REPORT_FILE = "report.md"
 
+STATS_FILE = "stats.json"
+STATS_FIGURE_FILE = "stats.png"
+
 METADATA_FILES = ("metadata.jsonl", "metadata.csv")
 
 PREPARED_MANIFEST_FILE = "prepared.json"

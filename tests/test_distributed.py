@@ -2,6 +2,7 @@
 
 import json
 import os
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -9,12 +10,13 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file
+from systems import CASES
 from tiny import ROOT
 from toy import fit
 
 
-def launch(script: Path, *arguments: str | Path) -> None:
-    """Start two processes; `--cpu --num_processes 2` would start one, silently."""
+def launch(script: Path, *arguments: str | Path) -> str:
+    """Start two processes and give their output; `--cpu --num_processes 2` would start one."""
     command = ["accelerate.commands.launch", "--multi_gpu", "--num_processes", "2"]
     command += ["--num_machines", "1", "--mixed_precision", "no", "--dynamo_backend", "no"]
     result = subprocess.run(
@@ -26,6 +28,12 @@ def launch(script: Path, *arguments: str | Path) -> None:
         timeout=300,
     )
     assert result.returncode == 0, result.stderr
+    return result.stdout
+
+
+def test_every_system_trains_in_two_processes() -> None:
+    output = launch(ROOT / "tests" / "systems.py")
+    assert output.splitlines() == [f"2 processes: {case}" for case in CASES]
 
 
 # 33 movies end in a step of one, of which the second process has none; 13 are evaluated
@@ -64,3 +72,41 @@ def test_a_system_trained_by_two_processes_evaluates_alike_in_one(
     overall = json.loads((run / "reports" / "validation" / "metrics.json").read_text())["overall"]
     expected = {f"validation/{name}": pytest.approx(v, abs=1e-6) for name, v in overall.items()}
     assert {name: line[name] for name in expected} == expected
+
+
+@pytest.mark.parametrize(
+    ("outcome", "errors"),
+    [
+        ("ok", ["", ""]),
+        (
+            "fail",
+            [
+                "main_first: error: no movies\n",
+                "main_first (process 1): error: another process ended before the data was ready\n",
+            ],
+        ),
+    ],
+)
+def test_the_main_process_may_take_longer_than_the_process_group_waits(
+    outcome: str, errors: list[str]
+) -> None:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    env = {**os.environ, "ACCELERATE_USE_CPU": "true", "WORLD_SIZE": "2"}
+    env |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+    processes = [
+        subprocess.Popen(
+            [sys.executable, ROOT / "tests" / "main_first.py", outcome],
+            env={**env, "RANK": rank, "LOCAL_RANK": rank},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for rank in "01"
+    ]
+    outputs = [process.communicate(timeout=60) for process in processes]
+    assert [error for _, error in outputs] == errors
+    if outcome == "ok":
+        first, second = (float(output) for output, _ in outputs)
+        assert first < second

@@ -109,7 +109,7 @@ def test_evaluate_gives_the_trainer_s_own_numbers(trained_run: Path, run_script)
 
 
 def test_training_from_prepared_data(
-    trained_run: Path, recipe: str, demo_dir: Path, run_main, tmp_path: Path
+    trained_run: Path, recipe: str, demo_dir: Path, run_main, tmp_path: Path, caplog
 ) -> None:
     run, folder = tmp_path / "run", tmp_path / "prepared"
     arguments = ["--recipe", recipe, "--output_dir", run, "--prepared_dir", folder]
@@ -127,7 +127,7 @@ def test_training_from_prepared_data(
     assert read_overall(run / "reports" / "validation") == pytest.approx(expected, abs=1e-6)
     assert str(folder) in (run / "reports" / "validation" / "report.md").read_text()
 
-    options = PrepareOptions(poster_size=32)
+    options = PrepareOptions(poster_size=16)
     changed = prepare_movies(str(demo_dir), folder, open_poster, options, overwrite=True)
     with pytest.raises(UserError) as caught:
         run_main("train", "--output_dir", run, "--resume_from_checkpoint", "last")
@@ -140,6 +140,12 @@ def test_training_from_prepared_data(
     assert str(caught.value) == (
         f"{folder} was prepared from {demo_dir}, not from {tmp_path}; name another prepared_dir"
     )
+    arguments = ["--recipe", recipe, "--dataset", folder, "--num_train_epochs", "1"]
+    run_main("train", *arguments, "--output_dir", tmp_path / "small")
+    assert (
+        "prepared posters have 16 pixels and are enlarged to the model's 32; "
+        "`mmgenre prepare --poster_size 32` keeps more of them"
+    ) in caplog.text
 
 
 def test_evaluate_a_bare_model(trained_run: Path, demo_dir: Path, run_main, tmp_path: Path) -> None:
@@ -370,7 +376,7 @@ BAD_DATA = {
     ),
     "broken line": (break_json, [], ["metadata.jsonl line 5", "broken JSON"]),
     "no poster at all": (drop("file_name"), [], ["modality 'image'", "modalities=[...]"]),
-    "no plot at all": (drop("plot"), [], ["tokenizer 'train'", "no training movie"]),
+    "no plot at all": (drop("plot"), [], ["modality 'text'", "modalities=[...]"]),
     "outside": (leave_folder, [], ["metadata.jsonl line 7", "../secret.jpg"]),
     "missing poster": (only(None), ["error"], ["bad.png", "file is missing"]),
     "truncated poster": (only(b""), ["error"], ["bad.png", "truncated"]),

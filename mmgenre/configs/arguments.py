@@ -1,4 +1,4 @@
-"""The arguments of `train.py` and `evaluate.py`. A field is the flag, the YAML key and the W&B key.
+"""The arguments of the commands. A field is the flag, the YAML key and the W&B key.
 
 Architecture, loss and preprocessing are not here but in each model's config (`model_config`).
 Processes, precision and sharding are Accelerate's (`accelerate launch`, `accelerate_configs/`).
@@ -48,7 +48,9 @@ class ModelArguments:
 
 
 @dataclass
-class DataArguments:
+class MoviesArguments:
+    """Which movies, in which splits, with which labels."""
+
     _argument_group_name = "data"
 
     dataset: str | None = _arg(
@@ -84,6 +86,10 @@ class DataArguments:
         "error",
         "A held-out movie with a genre that is not among the labels: stop, or drop the genre.",
     )
+
+
+@dataclass
+class DataArguments(MoviesArguments):
     broken_posters: Literal["count", "error"] = _arg(
         "count", "A poster that cannot be decoded: count, name and treat as missing, or stop."
     )
@@ -235,6 +241,18 @@ class EvaluationArguments:
         None, "Movies a process sees at once. Left out: as in training."
     )
     dataloader_num_workers: int | None = _arg(None, "Loader processes. Left out: as in training.")
+
+
+@dataclass
+class StatsArguments:
+    _argument_group_name = "statistics"
+
+    seed: int = _arg(TrainingArguments.seed, "Seed of the split, as in training.")
+    tokenizer: str | None = _arg(
+        None, "Tokenizer's folder or Hub name, to count a plot's tokens. Left out: its words."
+    )
+    max_length: int = _arg(128, "Tokens of a plot that the model sees; the rest is cut off.")
+    output: str = _arg("runs/stats", "Folder that stats.json and stats.png are written to.")
 
 
 @dataclass

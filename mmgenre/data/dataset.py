@@ -18,15 +18,11 @@ from torch.utils.data import Dataset
 from tqdm import tqdm
 
 from mmgenre.data.labels import GenreVocabulary
-from mmgenre.data.records import MovieRecord, RejectedPoster
+from mmgenre.data.records import Decoder, MovieRecord, RejectedPoster
 from mmgenre.utils.errors import UserError
 from mmgenre.utils.logging import show_progress
 
 logger = logging.getLogger(__name__)
-
-# Decodes bytes to RGB; raises OSError where they are no picture. Given by whoever builds the data
-# set, because decoding belongs to the processor that travels with a model.
-Decoder = Callable[..., Image.Image]
 
 
 class MovieDataset(Dataset[dict[str, Any]]):

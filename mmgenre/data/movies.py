@@ -5,11 +5,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from mmgenre.configs.arguments import DataArguments
+from mmgenre.configs.arguments import MoviesArguments
 from mmgenre.data.labels import GenreVocabulary, check_known
 from mmgenre.data.protocols import apply_protocol
 from mmgenre.data.readers import find_format, read_movies
-from mmgenre.data.readers.prepared import open_manifest
+from mmgenre.data.readers.prepared import Manifest, open_manifest
 from mmgenre.data.records import MovieRecord
 from mmgenre.data.splits import find_leaks, split_records
 from mmgenre.utils.errors import UserError
@@ -24,12 +24,12 @@ class Movies:
     """Movies of each split and the genres that are their labels.
 
     Attributes:
-        content_hash: Of a prepared data set; None of any other.
+        manifest: Of a prepared data set; None of any other.
     """
 
     splits: dict[str, list[MovieRecord]]
     vocabulary: GenreVocabulary
-    content_hash: str | None = None
+    manifest: Manifest | None = None
 
     def split(self, name: str) -> list[MovieRecord]:
         """The movies of a split.
@@ -43,7 +43,7 @@ class Movies:
         return self.splits[name]
 
 
-def load_movies(args: DataArguments, seed: int, genres: Sequence[str] | None = None) -> Movies:
+def load_movies(args: MoviesArguments, seed: int, genres: Sequence[str] | None = None) -> Movies:
     """Read, split and label a data set.
 
     Args:
@@ -59,7 +59,7 @@ def load_movies(args: DataArguments, seed: int, genres: Sequence[str] | None = N
     if args.protocol is not None and genres is None:
         _check_protocol_decides_alone(args)
     data_format = find_format(path, "prepared" if args.prepared_dir else args.data_format)
-    content_hash = _content_hash(Path(path), args) if data_format == "prepared" else None
+    manifest = _open_prepared(Path(path), args) if data_format == "prepared" else None
     records = list(read_movies(path, data_format))
     vocabulary = None
     if args.protocol is not None:
@@ -77,22 +77,22 @@ def load_movies(args: DataArguments, seed: int, genres: Sequence[str] | None = N
         name: check_known(split, vocabulary, name, args.unknown_genres)
         for name, split in splits.items()
     }
-    return Movies(splits, vocabulary, content_hash)
+    return Movies(splits, vocabulary, manifest)
 
 
-def _content_hash(folder: Path, args: DataArguments) -> str | None:
-    found = open_manifest(folder).content_hash
-    logger.info("prepared data with content hash %s", found)
-    if args.content_hash not in (None, found):
+def _open_prepared(folder: Path, args: MoviesArguments) -> Manifest:
+    manifest = open_manifest(folder)
+    logger.info("prepared data with content hash %s", manifest.content_hash)
+    if args.content_hash not in (None, manifest.content_hash):
         raise UserError(
-            f"{folder} has the content hash {found}, and the run began with {args.content_hash}; "
-            "give the data of before, or begin a new run"
+            f"{folder} has the content hash {manifest.content_hash}, and the run began with "
+            f"{args.content_hash}; give the data of before, or begin a new run"
         )
-    return found
+    return manifest
 
 
-def _check_protocol_decides_alone(args: DataArguments) -> None:
-    default = DataArguments()
+def _check_protocol_decides_alone(args: MoviesArguments) -> None:
+    default = MoviesArguments()
     for name in ("genres", "split_method", "validation_fraction"):
         if getattr(args, name) != getattr(default, name):
             raise UserError(
@@ -111,6 +111,8 @@ def _check_leaks(splits: dict[str, list[MovieRecord]], protocol: str | None) -> 
         f"{len(leaks)} movies are in two splits, so that a model is tested on what it has seen: "
     )
     if protocol is None:
-        raise UserError(f"{message}{shown}{more}; keep each of them in one split")
+        raise UserError(
+            f"{message}{shown}{more}; take one of them out, or name splits that have both in one"
+        )
     # A published protocol is compared with other people's figures, so its splits stand as they are.
     logger.warning("protocol %s: %s%s%s", protocol, message, shown, more)

@@ -44,7 +44,7 @@ class Neighborhoods:
             self.everything = self._inputs(slice(None), edges(graph.adjacency))
 
     def __call__(self, targets: np.ndarray, seed: int) -> dict[str, torch.Tensor]:
-        """`node_features`, `edge_index`, `target_nodes` and, if given, `node_present`.
+        """`node_features`, `edge_index`, `target_nodes` and, if given, `image_present`.
 
         Args:
             targets: (batch,) nodes that are asked for.
@@ -65,7 +65,7 @@ class Neighborhoods:
             "edge_index": torch.from_numpy(edge_index),
         }
         if self.present is not None:
-            inputs["node_present"] = torch.tensor(self.present[nodes])
+            inputs["image_present"] = torch.tensor(self.present[nodes])
         return inputs
 
 

@@ -37,8 +37,8 @@ from mmgenre.data.readers.prepared import (
     read_manifest,
     shard_file,
 )
-from mmgenre.data.records import MovieRecord, RejectedPoster
-from mmgenre.data.shards import Decoder, Result, Task, cannot_store, start_worker, write_shard
+from mmgenre.data.records import Decoder, MovieRecord, RejectedPoster
+from mmgenre.data.shards import Result, Task, cannot_store, start_worker, write_shard
 from mmgenre.utils.errors import UserError
 from mmgenre.utils.io import sync
 from mmgenre.utils.logging import log_progress

@@ -1,13 +1,19 @@
 """What every reader yields: one movie."""
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
 import numpy as np
+from PIL import Image
 
 VALIDATION = "validation"
 SPLITS = ("train", VALIDATION, "test")
+
+# Decodes bytes to RGB; raises OSError where they are no picture. Given by whoever needs pictures,
+# because decoding belongs to the processor that travels with a model.
+Decoder = Callable[..., Image.Image]
 
 
 class Poster(Protocol):

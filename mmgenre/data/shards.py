@@ -7,7 +7,7 @@ import multiprocessing
 import os
 import threading
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,7 @@ import pyarrow as pa
 from PIL import ExifTags, Image
 
 from mmgenre.data.readers.prepared import FORMAT_VERSION, SCHEMA, Shard, map_shard
-from mmgenre.data.records import MovieRecord, RejectedPoster
+from mmgenre.data.records import Decoder, MovieRecord, RejectedPoster
 from mmgenre.utils.errors import UserError
 from mmgenre.utils.io import replace_file
 
@@ -26,8 +26,6 @@ _JPEG_QUALITY = 90
 # A side longer than so many poster sizes is cut down to it, whatever becomes of the aspect ratio: a
 # model sees a square, and JPEG ends at 65,500 pixels.
 _MAX_SIDE_RATIO = 16
-
-Decoder = Callable[..., Image.Image]
 
 
 @dataclass(frozen=True)

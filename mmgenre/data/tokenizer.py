@@ -19,6 +19,26 @@ logger = logging.getLogger(__name__)
 _SPECIAL_TOKENS = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
 
 
+def load_tokenizer(source: str) -> PreTrainedTokenizerBase:
+    """The tokenizer of a folder or Hub name.
+
+    Raises:
+        UserError: There is none, or its files are not whole.
+    """
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(source)
+    except Exception as error:  # missing files raise OSError, ValueError or TypeError here
+        reason = " ".join(str(error).split())
+        raise UserError(f"tokenizer {source!r} cannot be loaded ({reason})") from error
+    # What transformers makes, without a word, where a tokenizer's files are not there.
+    if len(tokenizer) <= len(tokenizer.all_special_tokens):
+        raise UserError(
+            f"the tokenizer {source!r} has no tokens but the special ones; its tokenizer.json or "
+            "vocab.txt is missing"
+        )
+    return tokenizer
+
+
 def train_tokenizer(plots: Iterable[str], vocab_size: int = 2000) -> BertTokenizer:
     """Train a lower-casing WordPiece tokenizer with BERT's special tokens.
 
@@ -46,19 +66,6 @@ def train_tokenizer(plots: Iterable[str], vocab_size: int = 2000) -> BertTokeniz
     )
     tokenizer.train_from_iterator(plots, trainer)
     return BertTokenizer(vocab=tokenizer.get_vocab(), do_lower_case=True)
-
-
-def load_tokenizer(source: str) -> PreTrainedTokenizerBase:
-    """The tokenizer of a folder or a Hub name.
-
-    Raises:
-        UserError: There is none.
-    """
-    try:
-        return AutoTokenizer.from_pretrained(source)
-    except Exception as error:  # missing files raise OSError, ValueError or TypeError here
-        reason = " ".join(str(error).split())
-        raise UserError(f"tokenizer {source!r} cannot be loaded ({reason})") from error
 
 
 def fingerprint(tokenizer: PreTrainedTokenizerBase) -> str | None:

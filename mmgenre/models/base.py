@@ -268,6 +268,11 @@ class GenrePreTrainedModel(PreTrainedModel):
             raise ValueError(f"give one of the modalities {', '.join(inputs)} at least")
         return len(given[0])
 
+    def get_input_embeddings(self) -> Any:
+        """Word embeddings of the text encoder, which FSDP cuts by themselves; None without one."""
+        encoder = getattr(self, "text_encoder", None)
+        return None if encoder is None else encoder.get_input_embeddings()
+
     def freeze(self) -> None:
         """Let exactly those layers of the encoders learn that the config names.
 

@@ -9,6 +9,8 @@ Departures from the paper and its code (sbseo/mm-gatbt):
 - The best epoch is chosen on validation; the code chooses it on the test set.
 - The validation movies are nodes too; the code leaves them out.
 - The threshold is the config's, 0.5 by default; the code's is 0.25, under its double sigmoid.
+- Node features are standardised with the training movies' mean and deviation, so that any poster
+  encoder can be taken; the code takes the logits as they are.
 - A poster that is missing is a zero tensor, or a learned vector in the place of its logits.
 """
 
@@ -110,6 +112,8 @@ class GraphPreTrainedModel(GenrePreTrainedModel):
     """Base of the systems with a movie graph: the fixed poster encoder and the trunk."""
 
     config: Any
+    feature_mean: torch.Tensor
+    feature_std: torch.Tensor
     supports_gradient_checkpointing = False
     _image_head_keys: ClassVar[str] = r"(?!)"  # none: the head makes the logits
 
@@ -121,6 +125,8 @@ class GraphPreTrainedModel(GenrePreTrainedModel):
         )
         self.trunk = GatTrunk(config)
         self.add_placeholders(image=NODE_FEATURE_DIM)
+        self.register_buffer("feature_mean", torch.zeros(NODE_FEATURE_DIM))
+        self.register_buffer("feature_std", torch.ones(NODE_FEATURE_DIM))
 
     @torch.no_grad()
     def encode_posters(self, pixel_values: torch.Tensor) -> torch.Tensor:
@@ -133,13 +139,20 @@ class GraphPreTrainedModel(GenrePreTrainedModel):
 
     def encode_nodes(
         self,
-        node_features: torch.Tensor,
+        node_features: Any,
         edge_index: torch.Tensor,
-        node_present: torch.Tensor | None = None,
+        image_present: torch.Tensor | None = None,
     ) -> torch.Tensor:
         """Node vectors (nodes, node_embedding_dim); the arguments are `forward`'s of GAT."""
-        features = self.replace_absent("image", node_features, node_present, len(node_features))
+        scaled = (node_features - self.feature_mean) / self.feature_std
+        features = self.replace_absent("image", scaled, image_present, len(node_features))
         return self.trunk(features, edge_index)
+
+    def set_scale(self, features: torch.Tensor) -> None:
+        """Standardise node features with the mean and deviation of these (movies, 1000)."""
+        deviation, mean = torch.std_mean(features, dim=0)
+        self.feature_mean.copy_(mean)
+        self.feature_std.copy_(deviation.clamp(min=1e-6))
 
 
 class GatForSequenceClassification(GraphPreTrainedModel):
@@ -150,7 +163,7 @@ class GatForSequenceClassification(GraphPreTrainedModel):
 
     def __init__(self, config: GatConfig) -> None:
         super().__init__(config)
-        self.output = gat_layer(
+        self.classifier = gat_layer(
             config,
             config.node_embedding_dim,
             len(config.genres),
@@ -163,27 +176,37 @@ class GatForSequenceClassification(GraphPreTrainedModel):
 
     def forward(
         self,
-        node_features: torch.Tensor,
-        edge_index: torch.Tensor,
+        pixel_values: torch.Tensor | None = None,
+        node_features: torch.Tensor | None = None,
+        edge_index: torch.Tensor | None = None,
         target_nodes: torch.Tensor | None = None,
-        node_present: torch.Tensor | None = None,
+        image_present: torch.Tensor | None = None,
         labels: torch.Tensor | None = None,
         output_embedding: bool = False,
     ) -> GenreClassifierOutput:
         """Logits, and the loss where labels are given.
 
         Args:
+            pixel_values: (nodes, 3, image_size, image_size), in the place of `node_features`.
             node_features: (nodes, 1000), from `encode_posters`.
             edge_index: (2, edges): a column (i, j) lets node j attend to node i. Self-loops are
-                added, so they are not needed.
-            target_nodes: (batch,) rows of the movies that are asked for; None is all.
-            node_present: (nodes,) booleans, which nodes have a poster; only under
-                `missing_modality="learned"`. None is all.
+                added, so they are not needed. None is no edges: movies that share nobody.
+            target_nodes: (batch,) nodes of the movies that are asked for; None is all.
+            image_present: (nodes,) booleans; only under `missing_modality="learned"`. None is all.
             labels: (batch, num_labels), 0 or 1.
-            output_embedding: Also return the nodes' vectors (batch, node_embedding_dim).
+            output_embedding: Also return the movies' node vectors (batch, node_embedding_dim).
+
+        Raises:
+            ValueError: Neither posters nor node features are given.
         """
-        vectors = self.encode_nodes(node_features, edge_index, node_present)
-        logits = self.output(self.trunk.dropout(vectors), edge_index)
+        given = pixel_values if node_features is None else node_features
+        self.check_inputs({"image": given}, {"image": image_present})
+        if node_features is None and pixel_values is not None:
+            node_features = self.encode_posters(pixel_values)
+        if edge_index is None:
+            edge_index = torch.empty(2, 0, dtype=torch.long, device=self.device)
+        vectors = self.encode_nodes(node_features, edge_index, image_present)
+        logits = self.classifier(self.trunk.dropout(vectors), edge_index)
         if target_nodes is not None:
             vectors, logits = vectors[target_nodes], logits[target_nodes]
         return GenreClassifierOutput(

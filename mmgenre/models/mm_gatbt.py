@@ -71,6 +71,7 @@ class MmGatbtForSequenceClassification(GraphPreTrainedModel):
         for name in ("image_encoder", "trunk", "placeholder"):
             if hasattr(self, name) or hasattr(gat, name):
                 load_exactly(getattr(self, name), getattr(gat, name).state_dict(), source)
+        self.feature_mean, self.feature_std = gat.feature_mean, gat.feature_std
 
     def freeze(self) -> None:
         """As in other systems; the graph's part never learns."""
@@ -84,18 +85,18 @@ class MmGatbtForSequenceClassification(GraphPreTrainedModel):
         self,
         node_features: torch.Tensor,
         edge_index: torch.Tensor,
-        node_present: torch.Tensor | None = None,
+        image_present: torch.Tensor | None = None,
     ) -> torch.Tensor:
         """`node_embedding` of all nodes (nodes, node_embedding_dim), in [-1, 1].
 
         The arguments are `GatForSequenceClassification.forward`'s. In eval mode always.
         """
         self.trunk.eval()
-        return self.encode_nodes(node_features, edge_index, node_present).tanh()
+        return self.encode_nodes(node_features, edge_index, image_present).tanh()
 
     def forward(
         self,
-        node_embedding: torch.Tensor,
+        node_embedding: torch.Tensor | None = None,
         input_ids: torch.Tensor | None = None,
         attention_mask: torch.Tensor | None = None,
         image_present: torch.Tensor | None = None,
@@ -112,7 +113,14 @@ class MmGatbtForSequenceClassification(GraphPreTrainedModel):
                 plot without words says that it is absent.
             labels: (batch, num_labels), 0 or 1.
             output_embedding: Also return BERT's pooled output (batch, hidden_size).
+
+        Raises:
+            ValueError: A modality that the model needs is not given.
         """
+        self.check_inputs(
+            {"image": node_embedding, "text": input_ids},
+            {"image": image_present, "text": text_present},
+        )
         token = self.node_projection(node_embedding)[:, None]
         sequence = lay_out_tokens(self.text_encoder, token, input_ids, attention_mask)
         embedding = self.text_encoder(**sequence).pooler_output

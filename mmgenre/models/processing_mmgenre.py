@@ -203,12 +203,12 @@ class MMGenreProcessor(ProcessorMixin):
         return self.to_json_file(Path(save_directory) / PROCESSOR_NAME)
 
     @classmethod
-    def from_pretrained(cls, path: Any, **kwargs: Any) -> Any:
+    def from_pretrained(cls, *args: Any, **kwargs: Any) -> Any:
         """As in transformers, without a tokenizer where the model takes no plots."""
-        values, _ = cls.get_processor_dict(path, **kwargs)
+        values, _ = cls.get_processor_dict(*args, **kwargs)
         if "text" in values["modalities"]:
-            return super().from_pretrained(path, **kwargs)
-        image_processor = ViTImageProcessor.from_pretrained(path, **kwargs)
+            return super().from_pretrained(*args, **kwargs)
+        image_processor = ViTImageProcessor.from_pretrained(*args, **kwargs)
         return cls.from_args_and_dict([image_processor, None], values)
 
     def _tokens(self, plots: Sequence[Plot | None], **kwargs: Any) -> BatchEncoding:
@@ -251,12 +251,16 @@ class MMGenreProcessor(ProcessorMixin):
         """(batch, 3, height, width), zero where there is no poster."""
         process = self.image_processor
         size = process.crop_size if process.do_center_crop else process.size
-        pixels = torch.zeros(len(posters), 3, size["height"], size["width"])
         there = [i for i, poster in enumerate(posters) if poster is not None]
-        if there:
-            pictures = [_to_picture(posters[i]) for i in there]
-            geometry = {"size": size, "do_center_crop": False} if are_cropped else {}
-            pixels[there] = process(pictures, return_tensors="pt", **geometry)["pixel_values"]
+        if not there:
+            return torch.zeros(len(posters), 3, size["height"], size["width"])
+        pictures = [_to_picture(posters[i]) for i in there]
+        geometry = {"do_resize": False, "do_center_crop": False} if are_cropped else {}
+        given = process(pictures, return_tensors="pt", **geometry)["pixel_values"]
+        if len(there) == len(posters):
+            return given
+        pixels = given.new_zeros(len(posters), *given.shape[1:])
+        pixels[there] = given
         return pixels
 
 

@@ -68,10 +68,10 @@ def create_accelerator(
     return accelerator
 
 
-def apply_speed_options(
+def configure_model(
     model: GenrePreTrainedModel, args: TrainingArguments, accelerator: Accelerator
 ) -> None:
-    """Change a model in place to what the speed options say, before `accelerator.prepare`.
+    """Change a model in place to what options and sharding need, before `accelerator.prepare`.
 
     Raises:
         UserError: An option does not fit the model or the hardware.
@@ -87,9 +87,13 @@ def apply_speed_options(
             "group_by_length saves padding, and model_config padding is "
             f"{model.config.padding!r}; it must be longest"
         )
+    if is_fsdp:
+        model.register_forward_pre_hook(_share_buffers)
     if args.tf32:
         enable_tf32(True)
     if args.gradient_checkpointing:
+        if getattr(model, "text_encoder", None) is None:
+            raise UserError("gradient_checkpointing is for a plot encoder, and the model has none")
         model.gradient_checkpointing_enable()
     if args.channels_last:
         nn.Module.to(model, memory_format=torch.channels_last)
@@ -97,6 +101,13 @@ def apply_speed_options(
         nn.SyncBatchNorm.convert_sync_batchnorm(model)
     if args.torch_compile:
         model.compile()  # not torch.compile, which changes the names of saved weights
+
+
+def _share_buffers(model: nn.Module, inputs: object) -> None:
+    """Evaluate with rank 0's batch statistics, as DistributedDataParallel does; FSDP does not."""
+    if not model.training:
+        for buffer in model.buffers():
+            torch.distributed.broadcast(buffer, src=0)
 
 
 def _check_launcher(gradient_accumulation_steps: int) -> None:

@@ -1,5 +1,6 @@
 """Builds what `train.py` and `evaluate.py` put together, from the resolved configuration."""
 
+import logging
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -41,7 +42,7 @@ from mmgenre.models.gat import GatConfig, GatForSequenceClassification
 from mmgenre.models.mm_gatbt import MmGatbtForSequenceClassification, graph_fields
 from mmgenre.models.pictures import open_poster
 from mmgenre.models.registry import create_config, get_system, load_class, load_model
-from mmgenre.training.accelerator import apply_speed_options
+from mmgenre.training.accelerator import configure_model
 from mmgenre.training.checkpointing import Checkpointer
 from mmgenre.training.early_stopping import EarlyStopping
 from mmgenre.training.graph_nodes import (
@@ -56,6 +57,8 @@ from mmgenre.training.saved import find_model
 from mmgenre.training.schedulers import create_schedule
 from mmgenre.training.trainer import Trainer
 from mmgenre.utils.errors import UserError
+
+logger = logging.getLogger(__name__)
 
 
 def prepare_on_first_use(config: TrainConfig) -> None:
@@ -95,7 +98,7 @@ def create_model(
 
     Raises:
         UserError: The model, a field of its config, a backbone or the tokenizer does not exist or
-            does not fit.
+            does not fit; or no movie has a modality that the model takes.
     """
     graph_model = None
     if args.graph_backbone is not None:
@@ -105,6 +108,7 @@ def create_model(
         if graph_model is not None:
             values = {**graph_fields(graph_model.config), **values}
         config = create_config(args.model, vocabulary.genres, values, args.text_backbone)
+        _check_modalities(train_records, _modalities_of_records(config))
         if positive_weight_power is not None:
             if config.loss != "bce":
                 raise ValueError(
@@ -257,8 +261,9 @@ def create_evaluator(
     num_workers: int,
 ) -> Evaluator:
     """The evaluation of a model on a data set."""
-    collator = _create_collator(dataset, processor, processor.encode_images)
-    loader = create_eval_loader(dataset, batch_size, collator, num_workers)
+    loader = create_eval_loader(
+        dataset, batch_size, _create_collator(dataset, processor), num_workers
+    )
     return Evaluator(accelerator, loader, config.genres, config.thresholds)
 
 
@@ -287,11 +292,14 @@ def create_trainer(
         training.per_device_eval_batch_size,
         output_dir,
     )
+    if nodes is not None and isinstance(model, GatForSequenceClassification):
+        model.set_scale(torch.tensor(nodes.features_of("train")))
     augmentation = create_augmentation(data, model.config, processor)
     dataset = create_split(
         movies, "train", model, processor, data, nodes, augmentation.augment, training.seed
     )
-    _check_modalities(dataset.records, processor.modalities)
+    _check_modalities(dataset.records, processor.modalities)  # again: posters can be broken
+    _check_poster_size(movies, model.config)
     validation = create_split(movies, VALIDATION, model, processor, data, nodes)
     sampler = GlobalBatchSampler(
         len(dataset),
@@ -306,7 +314,7 @@ def create_trainer(
         model,
         {"image": optimization.frozen_image_epochs, "text": optimization.frozen_text_epochs},
     )
-    apply_speed_options(model, training, accelerator)
+    configure_model(model, training, accelerator)
     optimizer = create_optimizer(
         model,
         optimization.learning_rate,
@@ -362,11 +370,17 @@ def create_trainer(
 def _create_collator(
     dataset: MovieDataset,
     processor: Any,
-    encode_images: Callable[[list[Any]], dict[str, torch.Tensor]],
+    encode_images: Callable[[list[Any]], dict[str, torch.Tensor]] | None = None,
 ) -> Callable[..., dict[str, torch.Tensor]]:
     if isinstance(dataset, NodeDataset):
         return NodeCollator(dataset)
-    return GenreCollator(encode_images, processor.encode_text, processor.encode_features)
+    return GenreCollator(processor, encode_images)
+
+
+def _modalities_of_records(config: GenreConfig) -> list[str]:
+    """What the data set must have; a graph system makes its features of the posters."""
+    is_graph = isinstance(config, GatConfig)
+    return ["image" if is_graph and name == "features" else name for name in config.modalities]
 
 
 def _check_modalities(records: Sequence[MovieRecord], modalities: Sequence[str]) -> None:
@@ -404,6 +418,21 @@ def _check_features(records: Sequence[MovieRecord], dims: Mapping[str, int]) -> 
             )
 
 
+def _check_poster_size(movies: Movies, config: GenreConfig) -> None:
+    if movies.manifest is None:
+        return
+    poster_size = movies.manifest.options["poster_size"]
+    needed = config.image_resize or config.image_size
+    if poster_size < needed:
+        logger.warning(
+            "prepared posters have %d pixels and are enlarged to the model's %d; "
+            "`mmgenre prepare --poster_size %d` keeps more of them",
+            poster_size,
+            needed,
+            needed,
+        )
+
+
 def _create_tokenizer(
     args: ModelArguments, config: GenreConfig, plots: Sequence[str]
 ) -> PreTrainedTokenizerBase:
@@ -414,7 +443,5 @@ def _create_tokenizer(
             "--tokenizer train"
         )
     if source == "train":
-        if not plots:
-            raise ValueError("tokenizer 'train' needs plots, and no training movie has one")
         return train_tokenizer(plots, config.text_config.vocab_size)
     return load_tokenizer(source)

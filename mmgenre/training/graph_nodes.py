@@ -75,13 +75,22 @@ class GraphNodes:
         """
         graph, features, present = self.graph, self.features, self.present
         if self.setting == "inductive":
-            names = dict.fromkeys(("train", split))
-            ids = [movie_id for name in names for movie_id in self.splits[name]]
-            node = {movie_id: i for i, movie_id in enumerate(graph.ids)}
-            places = [node[movie_id] for movie_id in ids]
-            graph, features, present = graph.select(ids), features[places], present[places]
+            places = self._places("train", split)
+            graph = graph.select([graph.ids[place] for place in places])
+            features, present = features[places], present[places]
         is_learned = config.missing_modality == "learned"
         return Neighborhoods(graph, features, present if is_learned else None, num_neighbors)
+
+    def features_of(self, split: str) -> np.ndarray:
+        """(movies, feature_dim) of the posters in a split."""
+        places = np.array(self._places(split))
+        return self.features[places[self.present[places]]]
+
+    def _places(self, *splits: str) -> list[int]:
+        node = {movie_id: i for i, movie_id in enumerate(self.graph.ids)}
+        return [
+            node[movie_id] for split in dict.fromkeys(splits) for movie_id in self.splits[split]
+        ]
 
 
 def create_nodes(
@@ -116,7 +125,9 @@ def create_nodes(
     pictures = MMGenreProcessor(processor.image_processor, None, ["image"])
     path = None
     if data.prepared_dir is not None or cache_dir is not None:
-        name = _fingerprint(model, pictures, checked, movies.content_hash)
+        name = _fingerprint(
+            model, pictures, checked, movies.manifest and movies.manifest.content_hash
+        )
         path = Path(data.prepared_dir or cache_dir or "") / NODE_FEATURES_FILE.format(name)
     # Whether the file is there must not change between two processes' looks at it.
     accelerator.wait_for_everyone()
@@ -205,8 +216,9 @@ def _encode_posters(
     batch_size: int,
 ) -> np.ndarray:
     """(movies, feature_dim); each process encodes its part."""
-    collate = GenreCollator(pictures.encode_images, pictures.encode_text, pictures.encode_features)
-    loader = create_eval_loader(dataset, batch_size, collate, data.dataloader_num_workers)
+    loader = create_eval_loader(
+        dataset, batch_size, GenreCollator(pictures), data.dataloader_num_workers
+    )
     model.to(accelerator.device)
     parts = []
     for batch in tqdm(

@@ -55,7 +55,7 @@ def read_movies(path: str, data_format: str = "auto") -> Iterator[MovieRecord]:
 
 
 def find_format(path: str, data_format: str = "auto") -> str:
-    """The key of `READERS` by which `path` is read, and a line of the log that says so.
+    """The key of `READERS` by which `path` is read; the log says one that was not named.
 
     Raises:
         UserError: The format is unknown or cannot be told, or the path cannot be read.
@@ -64,10 +64,9 @@ def find_format(path: str, data_format: str = "auto") -> str:
         choices = ", ".join(["auto", *READERS])
         raise UserError(f"data_format {data_format!r} is unknown; choose one of {choices}")
     _check_readable(path)
-    how = "as named"
     if data_format == "auto":
-        data_format, how = detect_format(path), "found from the path"
-    logger.info("reading %s as format %r (%s)", path, data_format, how)
+        data_format = detect_format(path)
+        logger.info("reading %s as format %r (found from the path)", path, data_format)
     return data_format
 
 
