@@ -26,7 +26,7 @@ _OF_POSTERS = ("image_size", "image_resize", "image_mean", "image_std", "missing
 
 
 @strict
-class MmGatbtConfig(TextGenreConfig, GatConfig):
+class MmGatbtConfig(GatConfig, TextGenreConfig):
     r"""Config of MM-GATBT: a plot encoder's, and the fields of the GAT whose vectors it takes."""
 
     model_type = "mmgenre-mm_gatbt"

@@ -125,9 +125,8 @@ def create_nodes(
     pictures = MMGenreProcessor(processor.image_processor, None, ["image"])
     path = None
     if data.prepared_dir is not None or cache_dir is not None:
-        name = _fingerprint(
-            model, pictures, checked, movies.manifest and movies.manifest.content_hash
-        )
+        content_hash = None if movies.manifest is None else movies.manifest.content_hash
+        name = _fingerprint(model, pictures, checked, content_hash)
         path = Path(data.prepared_dir or cache_dir or "") / NODE_FEATURES_FILE.format(name)
     # Whether the file is there must not change between two processes' looks at it.
     accelerator.wait_for_everyone()
