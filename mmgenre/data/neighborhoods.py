@@ -140,8 +140,9 @@ def sample_neighbors(
         degrees = adjacency.indptr[frontier + 1] - starts
         owner = np.repeat(np.arange(len(frontier)), degrees)
         rank = np.arange(len(owner)) - np.repeat(np.cumsum(degrees) - degrees, degrees)
-        # Sorted by owner before and after, so that a random order within each owner is left.
-        chosen = np.lexsort((generator.random(len(owner)), owner))[rank < count]
+        # A random order within each owner; short of 1, so that rounding never makes the next owner.
+        order = np.argsort(owner + 0.999 * generator.random(len(owner)))
+        chosen = order[rank < count]
         source = adjacency.indices[starts[owner[chosen]] + rank[chosen]]
         sources.append(source)
         owners.append(frontier[owner[chosen]])
