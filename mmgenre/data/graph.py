@@ -73,6 +73,7 @@ class MovieGraph:
             )
         nodes = np.array([place[movie_id] for movie_id in ids], dtype=np.int64)
         adjacency = sparse.csr_array(self.adjacency[nodes][:, nodes])
+        adjacency.sort_indices()  # dropout falls on edges in their order
         return MovieGraph(tuple(ids), adjacency, self.roles, self.max_movies, self.left_out)
 
 

@@ -162,7 +162,7 @@ def _load(path: str, part: str, **options: Any) -> Any:
         AutoConfig.register(kind, load_class(system.config), exist_ok=True)
         return load_class(getattr(system, part)).from_pretrained(path, **options)
     except FileNotFoundError as error:
-        raise ValueError(f"{path!r} is not a saved model: {error.filename} is missing") from error
+        raise ValueError(f"{path!r} is not a saved model: {error.filename or 'config.json'} is missing") from error
     except Exception as error:  # json, safetensors and the Hub each raise kinds of their own
         reason = " ".join(str(error).split()) or type(error).__name__
         raise ValueError(f"{path!r} cannot be loaded as a model: {reason}") from error
