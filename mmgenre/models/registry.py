@@ -162,7 +162,8 @@ def _load(path: str, part: str, **options: Any) -> Any:
         AutoConfig.register(kind, load_class(system.config), exist_ok=True)
         return load_class(getattr(system, part)).from_pretrained(path, **options)
     except FileNotFoundError as error:
-        raise ValueError(f"{path!r} is not a saved model: {error.filename or 'config.json'} is missing") from error
+        missing = error.filename or "config.json"  # the Hub's client names none
+        raise ValueError(f"{path!r} is not a saved model: {missing} is missing") from error
     except Exception as error:  # json, safetensors and the Hub each raise kinds of their own
         reason = " ".join(str(error).split()) or type(error).__name__
         raise ValueError(f"{path!r} cannot be loaded as a model: {reason}") from error
