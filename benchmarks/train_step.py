@@ -9,8 +9,8 @@
   needs no weight gradients, it is a half.
 - full: the report's full-size model, random weights: movies a second of the report's stepping
   (fp32, padded to 128, contiguous, torch's plain AdamW) against ours (plots padded to the longest
-  of a step that is grouped by length, fused AdamW, on GPUs channels_last), in fp32 and bf16; and
-  the share of the device's rate of matrix products. Plots have MM-IMDb's mean of 92.5 words
+  of a step that is grouped by length, fused AdamW, channels_last), in fp32 and bf16; and the
+  share of the device's rate of matrix products. Plots have MM-IMDb's mean of 92.5 words
   (Arevalo et al. 2017), log-normal with sigma 0.7 (an assumption), 1.27 tokens a word; the steps
   are an epoch's at evenly spaced lengths.
 - options: single options on the same model, padded to 128.
@@ -181,7 +181,7 @@ def choose_steps(batch_size: int, grouped: bool, count: int) -> list[tuple[np.nd
 
 def measure_full_size(batch_size: int, count: int, repeats: int) -> None:
     report = FullSize(channels_last=False, fused=False)
-    ours = FullSize(channels_last=DEVICE.type == "cuda", fused=True)
+    ours = FullSize(channels_last=True, fused=True)
     mixed = [(lengths, MAX_LENGTH) for lengths, _ in choose_steps(batch_size, False, count)]
     grouped = choose_steps(batch_size, True, count)
     times: Counter[str] = Counter()
