@@ -19,8 +19,9 @@ from mmgenre.evaluation.evaluator import Evaluator
 from mmgenre.training.accelerator import create_accelerator
 from mmgenre.training.checkpointing import Checkpointer
 from mmgenre.training.early_stopping import EarlyStopping
+from mmgenre.training.optimization import LateEncoders
 from mmgenre.training.output_dir import History
-from mmgenre.training.schedulers import WarmupPlateauSchedule
+from mmgenre.training.schedulers import LearningRateSchedule, warmup_by_epoch
 from mmgenre.training.trainer import Trainer
 
 NUM_FEATURES, NUM_LABELS = 6, 3
@@ -90,7 +91,8 @@ def create_trainer(
     accelerator = create_accelerator()
     torch.manual_seed(0)
     model = ToyModel(hidden)
-    created = getattr(torch.optim, optimizer)(model.parameters(), lr=learning_rate)
+    groups = [{"name": "all", "params": list(model.parameters())}]
+    created = getattr(torch.optim, optimizer)(groups, lr=learning_rate)
     dataset, validation = ToyDataset(num_movies, seed=1), ToyDataset(13, seed=2)
     sampler = GlobalBatchSampler(
         num_movies,
@@ -106,7 +108,10 @@ def create_trainer(
         model=prepared_model,
         processor=ToyProcessor(),
         optimizer=prepared_optimizer,
-        schedule=WarmupPlateauSchedule(created, warmup_epochs=0, factor=0.2, patience=2),
+        schedule=LearningRateSchedule(
+            created, warmup_by_epoch(0), plateau_factor=0.2, plateau_patience=2
+        ),
+        late_encoders=LateEncoders(model, {}),
         early_stopping=EarlyStopping(patience, 0.001),
         dataset=dataset,
         sampler=sampler,

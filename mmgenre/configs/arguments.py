@@ -108,6 +108,11 @@ class OptimizationArguments:
         None, "The encoders' own learning rate after warm-up. Left out: learning_rate."
     )
     weight_decay: float = _arg(1e-5, "AdamW's weight decay.")
+    decay_bias_and_norm: bool = _arg(
+        True, "Weight decay acts on biases and normalisation layers as well, as in the report."
+    )
+    frozen_image_epochs: int = _arg(0, "First epochs in which the poster encoder does not learn.")
+    frozen_text_epochs: int = _arg(0, "First epochs in which the plot encoder does not learn.")
     positive_weight_power: float | None = _arg(
         None,
         "With model_config loss=bce: a genre that n of N training movies have weighs (N/n) to this "
@@ -116,8 +121,24 @@ class OptimizationArguments:
     max_grad_norm: float | None = _arg(
         None, "Clip the gradient to this norm. Left out: no clipping."
     )
-    warmup_epochs: int = _arg(3, "Epochs of linear warm-up, from a hundredth of learning_rate.")
-    plateau_factor: float = _arg(0.2, "Learning rate is multiplied by this on a plateau.")
+    lr_scheduler_type: Literal["plateau", "linear", "cosine"] = _arg(
+        "plateau",
+        "After warm-up: learning_rate until a plateau of the metric, as in the report, or a decay "
+        "to 0 by optimizer step.",
+    )
+    warmup_epochs: int = _arg(
+        3,
+        "Epochs of linear warm-up: from a hundredth of learning_rate and by epoch under plateau, "
+        "from 0 and by step under linear and cosine.",
+    )
+    warmup_ratio: float | None = _arg(
+        None, "Under linear and cosine: share of all steps that warm up, in place of warmup_epochs."
+    )
+    plateau_factor: float | None = _arg(
+        None,
+        "Learning rate is multiplied by this on a plateau, also under linear and cosine. Left out: "
+        "0.2 under plateau, never under the others.",
+    )
     plateau_patience: int = _arg(2, "Epochs without a better metric that are still no plateau.")
     early_stopping_patience: int = _arg(
         5, "Stop after so many epochs in a row without improvement."
@@ -144,8 +165,20 @@ class TrainingArguments:
     seed: int = _arg(42, "Seed of split, weights, order, augmentation and dropout.")
     num_train_epochs: int = _arg(20, "Epochs at most.")
     per_device_train_batch_size: int = _arg(16, "Movies a process sees at once in training.")
+    group_by_length: bool = _arg(
+        False, "Steps of movies with plots of similar length, which need less padding."
+    )
     per_device_eval_batch_size: int = _arg(32, "Movies a process sees at once in evaluation.")
     gradient_accumulation_steps: int = _arg(1, "Batches that make up one optimizer step.")
+    channels_last: bool = _arg(
+        False, "Keep pictures and convolutions channel by channel in memory."
+    )
+    torch_compile: bool = _arg(False, "Compile the model; the first steps take minutes.")
+    gradient_checkpointing: bool = _arg(
+        False, "Compute the plot encoder's activations again in the backward pass: less memory."
+    )
+    tf32: bool = _arg(False, "TensorFloat-32 in place of fp32 products, on GPUs.")
+    sync_bn: bool = _arg(False, "Batch normalisation over all processes' movies, on GPUs.")
     metric_for_best_model: Literal[
         "f1_macro", "f1_micro", "f1_weighted", "f1_samples", "map_macro", "map_micro"
     ] = _arg(

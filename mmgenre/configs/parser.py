@@ -41,10 +41,13 @@ _POSITIVE = (
 _NOT_NEGATIVE = (
     "weight_decay",
     "warmup_epochs",
+    "frozen_image_epochs",
+    "frozen_text_epochs",
     "plateau_patience",
     "early_stopping_min_delta",
     "dataloader_num_workers",
 )
+_BETWEEN = ("validation_fraction", "plateau_factor", "warmup_ratio")
 
 
 def parse_train_arguments(argv: Sequence[str] | None = None) -> TrainConfig:
@@ -292,7 +295,11 @@ def _check_ranges(values: dict[str, Any]) -> None:
     for names, fits, what in (
         (_POSITIVE, lambda v: v > 0, "above 0"),
         (_NOT_NEGATIVE, lambda v: v >= 0, "0 or above"),
-        (("validation_fraction", "plateau_factor"), lambda v: 0 < v < 1, "between 0 and 1"),
+        (
+            ("validation_fraction", "plateau_factor", "warmup_ratio"),
+            lambda v: 0 < v < 1,
+            "between 0 and 1",
+        ),
     ):
         for name in names:
             if values.get(name) is not None and not fits(values[name]):

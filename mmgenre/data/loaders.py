@@ -2,7 +2,7 @@
 
 import math
 import signal
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -10,6 +10,10 @@ import torch
 from torch.utils.data import DataLoader, Sampler
 
 from mmgenre.data.dataset import MovieDataset
+from mmgenre.data.records import MovieRecord
+
+# Steps among which movies are sorted by length: enough for close lengths, few enough for chance.
+STEPS_IN_A_POOL = 50
 
 
 class GlobalBatchSampler(Sampler[list[int]]):
@@ -25,6 +29,7 @@ class GlobalBatchSampler(Sampler[list[int]]):
         accumulation: Micro-batches of a process in a step.
         drop_last: Leave out an epoch's last step where it is smaller than the others, as the
             report does; an epoch smaller than one step is never left out.
+        lengths: One a movie, to make steps of movies of similar length; None is no grouping.
     """
 
     def __init__(
@@ -37,12 +42,14 @@ class GlobalBatchSampler(Sampler[list[int]]):
         process_index: int = 0,
         seed: int = 0,
         drop_last: bool = True,
+        lengths: Sequence[int] | None = None,
     ) -> None:
         self.size = size
         self.batch_size = batch_size
         self.num_processes = num_processes
         self.process_index = process_index
         self.seed = seed
+        self.lengths = None if lengths is None else np.asarray(lengths)
         self.global_batch_size = batch_size * accumulation * num_processes
         self.num_steps = math.ceil(size / self.global_batch_size)
         if drop_last and self.num_steps > 1 and size % self.global_batch_size:
@@ -50,7 +57,12 @@ class GlobalBatchSampler(Sampler[list[int]]):
         self.set_epoch(0)
 
     def set_epoch(self, epoch: int) -> None:
-        self._order = np.random.default_rng([self.seed, epoch]).permutation(self.size)
+        generator = np.random.default_rng([self.seed, epoch])
+        self._order = generator.permutation(self.size)
+        if self.lengths is not None:
+            self._order = group_by_length(
+                self._order, self.lengths, self.global_batch_size, generator
+            )
 
     def step_movies(self, step: int) -> np.ndarray:
         """Indices of all movies of a step, over all processes."""
@@ -68,6 +80,29 @@ class GlobalBatchSampler(Sampler[list[int]]):
             for part in self.micro_batches(step):
                 # All processes must run each round; an empty part runs a movie that counts nothing.
                 yield part or [int(self.step_movies(step)[0])]
+
+
+def group_by_length(
+    order: np.ndarray, lengths: np.ndarray, step_size: int, generator: np.random.Generator
+) -> np.ndarray:
+    """Reorder a permutation so that the movies of a step are of similar length.
+
+    Pools of `STEPS_IN_A_POOL` steps are sorted, cut into steps, and these are shuffled: a movie is
+    in any step of its pool with equal chance, and lengths have no trend over an epoch. A smaller
+    last step stays as it is, so that it is no choice of the longest or shortest movies.
+    """
+    whole = len(order) - len(order) % step_size
+    parts = []
+    for start in range(0, whole, STEPS_IN_A_POOL * step_size):
+        pool = order[start : min(whole, start + STEPS_IN_A_POOL * step_size)]
+        pool = pool[np.argsort(lengths[pool], kind="stable")]
+        parts.append(generator.permutation(pool.reshape(-1, step_size)).reshape(-1))
+    return np.concatenate([*parts, order[whole:]])
+
+
+def text_lengths(records: Sequence[MovieRecord]) -> list[int]:
+    """Words of each plot, which stand for its tokens."""
+    return [len((record.plot or "").split()) for record in records]
 
 
 def create_train_loader(

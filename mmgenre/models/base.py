@@ -146,6 +146,11 @@ class GenrePreTrainedModel(PreTrainedModel):
         else:
             super()._init_weights(module)
 
+    def get_input_embeddings(self) -> Any:
+        """Word embeddings of the text encoder, which FSDP cuts by themselves; None without one."""
+        encoder = getattr(self, "text_encoder", None)
+        return None if encoder is None else encoder.get_input_embeddings()
+
     def freeze(self) -> None:
         """Let exactly those layers of the encoders learn that the config names.
 

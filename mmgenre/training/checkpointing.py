@@ -18,6 +18,7 @@ from accelerate import Accelerator
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import nn
+from torch.distributed.checkpoint.state_dict import StateDictOptions, set_model_state_dict
 
 from mmgenre.constants import (
     BEST_CHECKPOINT,
@@ -107,8 +108,10 @@ class Checkpointer:
             UserError: The checkpoint is not whole or not of this model.
         """
         try:
-            weights = load_file(checkpoint / PRETRAINED_MODEL_DIR / "model.safetensors")
-            self.accelerator.unwrap_model(model).load_state_dict(weights)
+            weights: dict[str, Any] = load_file(
+                checkpoint / PRETRAINED_MODEL_DIR / "model.safetensors"
+            )
+            set_model_state_dict(model, weights, options=StateDictOptions(full_state_dict=True))
             self.accelerator.load_state(str(checkpoint / TRAINING_STATE_DIR))
             text = (checkpoint / TRAINING_STATE_DIR / LOOP_STATE_FILE).read_text(encoding="utf-8")
             return json.loads(text)

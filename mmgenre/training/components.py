@@ -17,7 +17,12 @@ from mmgenre.constants import CHECKPOINTS_DIR, HISTORY_FILE
 from mmgenre.data.collator import GenreCollator
 from mmgenre.data.dataset import MovieDataset, drop_broken_posters
 from mmgenre.data.labels import GenreVocabulary
-from mmgenre.data.loaders import GlobalBatchSampler, create_eval_loader, create_train_loader
+from mmgenre.data.loaders import (
+    GlobalBatchSampler,
+    create_eval_loader,
+    create_train_loader,
+    text_lengths,
+)
 from mmgenre.data.movies import Movies
 from mmgenre.data.prepare import PrepareOptions, prepare_movies
 from mmgenre.data.readers.prepared import is_complete
@@ -33,11 +38,12 @@ from mmgenre.evaluation.evaluator import Evaluator
 from mmgenre.models.base import GenreConfig, GenrePreTrainedModel
 from mmgenre.models.pictures import open_poster
 from mmgenre.models.registry import create_config, get_system, load_class
+from mmgenre.training.accelerator import configure_model
 from mmgenre.training.checkpointing import Checkpointer
 from mmgenre.training.early_stopping import EarlyStopping
-from mmgenre.training.optimization import create_optimizer
+from mmgenre.training.optimization import LateEncoders, create_optimizer
 from mmgenre.training.output_dir import History
-from mmgenre.training.schedulers import WarmupPlateauSchedule
+from mmgenre.training.schedulers import create_schedule
 from mmgenre.training.trainer import Trainer
 from mmgenre.utils.errors import UserError
 
@@ -215,18 +221,22 @@ def create_trainer(
         num_processes=accelerator.num_processes,
         process_index=accelerator.process_index,
         seed=training.seed,
+        lengths=text_lengths(dataset.records) if training.group_by_length else None,
     )
+    late_encoders = LateEncoders(
+        model,
+        {"image": optimization.frozen_image_epochs, "text": optimization.frozen_text_epochs},
+    )
+    configure_model(model, training, accelerator)
     optimizer = create_optimizer(
         model,
         optimization.learning_rate,
         optimization.weight_decay,
         optimization.backbone_learning_rate,
+        optimization.decay_bias_and_norm,
     )
-    schedule = WarmupPlateauSchedule(
-        optimizer,
-        warmup_epochs=optimization.warmup_epochs,
-        factor=optimization.plateau_factor,
-        patience=optimization.plateau_patience,
+    schedule = create_schedule(
+        optimization, optimizer, sampler.num_steps, training.num_train_epochs
     )
     evaluator = create_evaluator(
         accelerator,
@@ -245,6 +255,7 @@ def create_trainer(
         processor=processor,
         optimizer=prepared_optimizer,
         schedule=schedule,
+        late_encoders=late_encoders,
         early_stopping=EarlyStopping(
             optimization.early_stopping_patience, optimization.early_stopping_min_delta
         ),

@@ -20,8 +20,9 @@ from mmgenre.data.loaders import GlobalBatchSampler
 from mmgenre.evaluation.evaluator import Evaluation, Evaluator
 from mmgenre.training.checkpointing import Checkpointer, find_checkpoint
 from mmgenre.training.early_stopping import EarlyStopping
+from mmgenre.training.optimization import LateEncoders
 from mmgenre.training.output_dir import History
-from mmgenre.training.schedulers import WarmupPlateauSchedule
+from mmgenre.training.schedulers import LearningRateSchedule
 from mmgenre.training.state import TrainingState
 from mmgenre.utils.errors import UserError
 from mmgenre.utils.logging import show_progress
@@ -48,7 +49,8 @@ class Trainer:
         model: nn.Module,
         processor: Any,
         optimizer: torch.optim.Optimizer,
-        schedule: WarmupPlateauSchedule,
+        schedule: LearningRateSchedule,
+        late_encoders: LateEncoders,
         early_stopping: EarlyStopping,
         dataset: MovieDataset,
         sampler: GlobalBatchSampler,
@@ -67,6 +69,7 @@ class Trainer:
         self.processor = processor
         self.optimizer = optimizer
         self.schedule = schedule
+        self.late_encoders = late_encoders
         self.early_stopping = early_stopping
         self.dataset = dataset
         self.sampler = sampler
@@ -122,14 +125,13 @@ class Trainer:
 
     def start_epoch(self) -> None:
         epoch = self.state.epoch
-        self.schedule.start_epoch(epoch)
-        self.epoch_lr = self.schedule.learning_rates[0]
         self.sampler.set_epoch(epoch)
         self.dataset.epoch = epoch
 
     def train_epoch(self) -> float:
         """One pass over the training movies; the mean loss of a movie over all processes."""
         self.model.train()
+        self.late_encoders.hold_statistics(self.state.epoch)
         batches = iter(self.loader)
         total = torch.zeros((), device=self.accelerator.device)
         num_samples = 0
@@ -167,8 +169,10 @@ class Trainer:
                 # DistributedDataParallel averages over processes where a sum is meant.
                 self.accelerator.backward(loss * self.accelerator.num_processes)
             total += loss.detach()
+        self.late_encoders.drop_gradients(self.state.epoch)
         if self.max_grad_norm is not None:
             self.accelerator.clip_grad_norm_(self.model.parameters(), self.max_grad_norm)
+        self.schedule.apply(self.state.epoch, self.state.step)
         self.optimizer.step()
         self.optimizer.zero_grad()
         return total
@@ -186,10 +190,13 @@ class Trainer:
 
     def record(self, train_loss: float, evaluation: Evaluation, seconds: float) -> None:
         metrics = {f"validation/{name}": value for name, value in evaluation.metrics.items()}
+        rates = self.schedule.learning_rates
+        learning_rate = next(iter(rates.values()))
         entry = {
             "epoch": self.state.epoch,
             "step": self.state.step,
-            "learning_rate": self.epoch_lr,
+            "learning_rate": learning_rate,
+            **{f"learning_rate/{name}": rate for name, rate in rates.items()},
             "train/loss": train_loss,
             "validation/loss": evaluation.loss,
             **metrics,
@@ -206,7 +213,7 @@ class Trainer:
             evaluation.loss,
             evaluation.metrics["f1_macro"],
             evaluation.metrics["f1_micro"],
-            self.epoch_lr,
+            learning_rate,
             seconds,
         )
 
