@@ -4,11 +4,14 @@
 import logging
 
 from mmgenre.configs.parser import flatten, parse_train_arguments
-from mmgenre.utils.errors import exit_on_user_error
+from mmgenre.training.preemption import Preemption
+from mmgenre.utils.errors import Preempted, exit_on_user_error
 
 
 def main() -> None:
     config = parse_train_arguments()
+    preemption = Preemption()
+    preemption.listen()
 
     # After the arguments, so that --help and a mistyped flag do not wait for torch.
     from mmgenre.constants import DEMO_DATA_DIR
@@ -24,7 +27,7 @@ def main() -> None:
     training, tracking = config.training, config.tracking
     tracker = choose_tracker(tracking.report_to)
     accelerator = create_accelerator(
-        training.gradient_accumulation_steps, tracker, training.output_dir
+        training.gradient_accumulation_steps, tracker, training.output_dir, training.ddp_timeout
     )
     output_dir = check_output_dir(training)
     with accelerator.main_process_first():
@@ -32,7 +35,7 @@ def main() -> None:
             config.data.dataset = str(write_demo_movies(output_dir / DEMO_DATA_DIR))
 
     movies = load_movies(config.data, training.seed)
-    trainer = create_trainer(config, accelerator, movies, output_dir)
+    trainer = create_trainer(config, accelerator, movies, output_dir, preemption)
     trainer.resume(training.resume_from_checkpoint)
 
     accelerator.wait_for_everyone()
@@ -42,9 +45,13 @@ def main() -> None:
     accelerator.init_trackers(
         tracking.project_name,
         tracker_config(flatten(config), tracker),
-        tracker_settings(tracking, output_dir),
+        tracker_settings(tracking, output_dir, trainer.state.run_id),
     )
-    state = trainer.fit()
+    try:
+        state = trainer.fit()
+    except Preempted:
+        accelerator.end_training()
+        raise
     accelerator.end_training()
     logging.getLogger("mmgenre").info(
         "best %s %.4f in epoch %d; `python evaluate.py %s` reports on it",

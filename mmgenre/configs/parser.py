@@ -29,7 +29,9 @@ _POSITIVE = (
     "backbone_learning_rate",
     "max_grad_norm",
     "logging_steps",
+    "save_steps",
     "save_total_limit",
+    "ddp_timeout",
     "early_stopping_patience",
 )
 _NOT_NEGATIVE = (
@@ -38,6 +40,7 @@ _NOT_NEGATIVE = (
     "plateau_patience",
     "early_stopping_min_delta",
     "dataloader_num_workers",
+    "max_nonfinite_steps",
 )
 
 

@@ -1,5 +1,6 @@
 """Which movies each process sees in which step, and the loaders that bring them."""
 
+import logging
 import math
 import signal
 from collections.abc import Callable, Iterator
@@ -10,6 +11,9 @@ import torch
 from torch.utils.data import DataLoader, Sampler
 
 from mmgenre.data.dataset import MovieDataset
+from mmgenre.utils.errors import PREEMPTION_SIGNALS, UserError
+
+logger = logging.getLogger(__name__)
 
 
 class GlobalBatchSampler(Sampler[list[int]]):
@@ -17,12 +21,12 @@ class GlobalBatchSampler(Sampler[list[int]]):
 
     Step s of an epoch takes the s-th piece of a permutation that is a function of (seed, epoch)
     alone. The piece is dealt out to accumulation rounds and, within a round, to processes; any
-    layout with the same global batch therefore trains on the same movies in the same steps.
+    layout therefore trains on the same movies in the same steps.
 
     Args:
         size: Movies in the data set.
-        batch_size: Movies in a micro-batch.
-        accumulation: Micro-batches of a process in a step.
+        global_batch_size: Movies in a step, over all processes.
+        batch_size: Movies in a micro-batch at most.
         drop_last: Leave out an epoch's last step where it is smaller than the others, as the
             report does; an epoch smaller than one step is never left out.
     """
@@ -31,25 +35,31 @@ class GlobalBatchSampler(Sampler[list[int]]):
         self,
         size: int,
         *,
+        global_batch_size: int,
         batch_size: int,
-        accumulation: int = 1,
         num_processes: int = 1,
         process_index: int = 0,
         seed: int = 0,
         drop_last: bool = True,
     ) -> None:
         self.size = size
+        self.global_batch_size = global_batch_size
         self.batch_size = batch_size
         self.num_processes = num_processes
         self.process_index = process_index
         self.seed = seed
-        self.global_batch_size = batch_size * accumulation * num_processes
-        self.num_steps = math.ceil(size / self.global_batch_size)
-        if drop_last and self.num_steps > 1 and size % self.global_batch_size:
-            self.num_steps -= 1
+        self.drop_last = drop_last
         self.set_epoch(0)
 
-    def set_epoch(self, epoch: int) -> None:
+    @property
+    def num_steps(self) -> int:
+        """Optimizer steps in an epoch."""
+        whole, rest = divmod(self.size, self.global_batch_size)
+        return whole if whole and (self.drop_last or not rest) else whole + 1
+
+    def set_epoch(self, epoch: int, start_step: int = 0) -> None:
+        """Choose the epoch's order; its first `start_step` steps are over already."""
+        self.start_step = start_step
         self._order = np.random.default_rng([self.seed, epoch]).permutation(self.size)
 
     def step_movies(self, step: int) -> np.ndarray:
@@ -64,10 +74,39 @@ class GlobalBatchSampler(Sampler[list[int]]):
         return [part.tolist() for part in parts[self.process_index :: self.num_processes]]
 
     def __iter__(self) -> Iterator[list[int]]:
-        for step in range(self.num_steps):
+        for step in range(self.start_step, self.num_steps):
             for part in self.micro_batches(step):
                 # All processes must run each round; an empty part runs a movie that counts nothing.
                 yield part or [int(self.step_movies(step)[0])]
+
+    def state_dict(self) -> dict[str, int]:
+        names = ("size", "seed", "global_batch_size", "batch_size", "num_processes")
+        return {name: getattr(self, name) for name in names}
+
+    def load_state_dict(self, state: dict[str, int]) -> None:
+        """Keep the saved global batch, so that the epoch's rest and the schedule stay.
+
+        Raises:
+            UserError: The movies or the seed are others, and with them the order.
+        """
+        for name, what in (("size", "training movies"), ("seed", "the seed")):
+            if getattr(self, name) != state[name]:
+                raise UserError(
+                    f"the checkpoint belongs to an order of movies that is gone: {what} were "
+                    f"{state[name]} and are {getattr(self, name)} now"
+                )
+        now = self.state_dict()
+        self.global_batch_size = state["global_batch_size"]
+        if now != state:
+            logger.info(
+                "steps stay at %d movies, as before; they are now laid out over %d processes with "
+                "at most %d movies at once (before: %d with %d)",
+                self.global_batch_size,
+                self.num_processes,
+                self.batch_size,
+                state["num_processes"],
+                state["batch_size"],
+            )
 
 
 def create_train_loader(
@@ -105,7 +144,8 @@ def create_eval_loader(
 
 
 def _start_worker(worker: int) -> None:
-    # Ctrl-C goes to the whole process group; a worker that dies of it breaks the main process's
+    # These go to the whole process group; a worker that dies of one breaks the main process's
     # orderly end with an error of its own.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    for number in PREEMPTION_SIGNALS:
+        signal.signal(number, signal.SIG_IGN)
     torch.set_num_threads(1)

@@ -13,19 +13,20 @@ from accelerate.utils import (
 
 from mmgenre.utils.errors import UserError
 
-# Longer than any single step or evaluation batch; a rank that is gone is noticed after it.
-PROCESS_GROUP_TIMEOUT = timedelta(minutes=30)
-
 
 def create_accelerator(
     gradient_accumulation_steps: int = 1,
     log_with: str | None = None,
     project_dir: str | None = None,
+    ddp_timeout: float = 1800,
 ) -> Accelerator:
     """An `Accelerator` as the launcher and its YAML file describe it.
 
     The trainer accumulates by itself, because Accelerate's division by the number of micro-batches
     is wrong for a smaller last step; so Accelerate is told of one.
+
+    Args:
+        ddp_timeout: Seconds until a process that does not answer counts as lost.
 
     Raises:
         UserError: The launcher's own accumulation contradicts `gradient_accumulation_steps`.
@@ -44,6 +45,6 @@ def create_accelerator(
         project_config=ProjectConfiguration(project_dir=project_dir, logging_dir=project_dir),
         kwargs_handlers=[
             DistributedDataParallelKwargs(find_unused_parameters=False),
-            InitProcessGroupKwargs(timeout=PROCESS_GROUP_TIMEOUT),
+            InitProcessGroupKwargs(timeout=timedelta(seconds=ddp_timeout)),
         ],
     )
