@@ -19,6 +19,7 @@ def main() -> None:
     from mmgenre.data.movies import load_movies
     from mmgenre.training.accelerator import create_accelerator
     from mmgenre.training.components import create_trainer
+    from mmgenre.training.memory import find_batch_size
     from mmgenre.training.output_dir import check_output_dir, open_run
     from mmgenre.training.tracking import choose_tracker, tracker_config, tracker_settings
     from mmgenre.utils.logging import set_up_logging
@@ -37,6 +38,8 @@ def main() -> None:
     movies = load_movies(config.data, training.seed)
     trainer = create_trainer(config, accelerator, movies, output_dir, preemption)
     trainer.resume(training.resume_from_checkpoint)
+    if training.auto_find_batch_size:
+        find_batch_size(trainer)
 
     accelerator.wait_for_everyone()
     if accelerator.is_main_process:

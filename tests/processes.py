@@ -4,6 +4,8 @@ import os
 import socket
 import subprocess
 import sys
+import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -31,15 +33,23 @@ def rank_environments(num_processes: int) -> list[dict[str, str]]:
     return [{**common, "RANK": str(i), "LOCAL_RANK": str(i)} for i in range(num_processes)]
 
 
-def start(num_processes: int, script: Path, *arguments: Any, **env: str) -> list[subprocess.Popen]:
+def start(
+    num_processes: int,
+    script: Path,
+    *arguments: Any,
+    stderr: int = subprocess.PIPE,
+    start_new_session: bool = False,
+    **env: str,
+) -> list[subprocess.Popen]:
     return [
         subprocess.Popen(
             [sys.executable, str(script), *map(str, arguments)],
             cwd=ROOT,
             env={**os.environ, **env, **rank},
             stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
+            stderr=stderr,
             text=True,
+            start_new_session=start_new_session,
         )
         for rank in rank_environments(num_processes)
     ]
@@ -57,6 +67,20 @@ def finish(processes: list[subprocess.Popen], timeout: float = 120) -> list[tupl
             raise
         results.append((process.returncode, errors))
     return results
+
+
+def wait_for(condition: Callable[[], Any], process: subprocess.Popen, seconds: float = 90) -> Any:
+    """Until the condition is true, of a process that must live on."""
+    deadline = time.monotonic() + seconds
+    while not (value := condition()):
+        assert process.poll() is None, process.communicate()
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    return value
+
+
+def num_lines(path: Path) -> int:
+    return path.read_bytes().count(b"\n") if path.exists() else 0
 
 
 def run(num_processes: int, script: Path, *arguments: Any, **env: str) -> None:

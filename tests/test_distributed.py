@@ -21,6 +21,8 @@ FEATURES: dict[str, dict[str, Any]] = {
     "plateau": {"learning_rate": 1e-6, "num_train_epochs": 7},
     "early stop": {"learning_rate": 1e-6, "num_train_epochs": 7, "patience": 2},
     "dropout": {"dropout": 0.5},
+    "a poisoned movie": {"poisoned": [5]},
+    "too little memory": {"max_movies": 2, "dropout": 0.5},
     "resume": {},
 }
 # Name: processes, movies at once, accumulation; the first is what the others are compared with.
@@ -77,7 +79,7 @@ def consumed(folder: Path) -> dict[int, set[int]]:
 @pytest.mark.parametrize("layout", list(LAYOUTS)[1:])
 @pytest.mark.parametrize("feature", FEATURES)
 def test_layouts_train_alike(runs: Path, feature: str, layout: str) -> None:
-    reference = "1 x 2, accumulation 4" if feature == "dropout" else "1 x 8"
+    reference = "1 x 2, accumulation 4" if "dropout" in FEATURES[feature] else "1 x 8"
     expected, got = runs / feature / reference, runs / feature / layout
     history = read_lines(expected / "history.jsonl")
     lines = read_lines(got / "history.jsonl")
@@ -109,6 +111,10 @@ def test_what_the_features_are_compared_on_happens(runs: Path) -> None:
     assert rates == pytest.approx([1e-6] * 4 + [2e-7] * 3, abs=0)
     assert len(lines["early stop"]) == 3
     assert lines["dropout"] != lines["plain"]
+    assert [line["train/skipped_steps"] for line in lines["a poisoned movie"]] == [1, 2, 3, 4, 5]
+    # found to be the layout that dropout was given
+    two = read_lines(runs / "dropout" / "1 x 2, accumulation 4" / "history.jsonl")
+    assert lines["too little memory"] == two
 
 
 @pytest.mark.usefixtures("fresh_accelerate")

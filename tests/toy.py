@@ -4,9 +4,12 @@ As a script it trains one run after the other: `toy.py '[["FOLDER", {"batch_size
 """
 
 import json
+import os
+import resource
 import signal
 import sys
-from collections.abc import Iterator
+import time
+from collections.abc import Iterator, Sequence
 from contextlib import nullcontext, suppress
 from datetime import timedelta
 from pathlib import Path
@@ -24,6 +27,7 @@ from mmgenre.training.accelerator import create_accelerator
 from mmgenre.training.agreement import Agreement
 from mmgenre.training.checkpointing import Checkpointer
 from mmgenre.training.early_stopping import EarlyStopping
+from mmgenre.training.memory import find_batch_size
 from mmgenre.training.output_dir import History
 from mmgenre.training.preemption import Preemption
 from mmgenre.training.schedulers import WarmupPlateauSchedule
@@ -55,8 +59,9 @@ class ToyDataset(Dataset):
 class ToyModel(nn.Module):
     """No batch normalisation: its gradient is a mean over movies."""
 
-    def __init__(self, hidden: int = 5, dropout: float = 0.0) -> None:
+    def __init__(self, hidden: int, dropout: float, max_movies: int | None) -> None:
         super().__init__()
+        self.max_movies = max_movies
         self.layers = nn.Sequential(
             nn.Linear(NUM_FEATURES, hidden),
             nn.Tanh(),
@@ -65,6 +70,8 @@ class ToyModel(nn.Module):
         )
 
     def forward(self, x: torch.Tensor, labels: torch.Tensor | None = None) -> SimpleNamespace:
+        if self.max_movies is not None and self.training and len(x) > self.max_movies:
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 1 GiB.\nMore.")
         logits = self.layers(x)
         loss = None if labels is None else self.genre_loss(logits, labels)
         return SimpleNamespace(logits=logits, loss=loss)
@@ -87,16 +94,24 @@ class ToyTrainer(Trainer):
 
     Args:
         stop_after: Step after which the run is asked to stop, as by a signal.
+        hang_at: Step that never ends; files say that it began and that a signal came.
     """
 
-    def __init__(self, *, folder: Path, stop_after: int | None, **kwargs: Any) -> None:
+    def __init__(
+        self, *, folder: Path, stop_after: int | None, hang_at: int | None, **kwargs: Any
+    ) -> None:
         super().__init__(**kwargs)
+        self.folder = folder
+        self.movies: list[int] = []
+        self.hang_at = hang_at
         self.stop_after = stop_after
         rank = self.accelerator.process_index
         self.consumed = (folder / f"consumed{rank}.jsonl").open("a", buffering=1)
 
     def train_step(self, batches: Iterator[Any], step: int) -> None:
-        self.movies: list[int] = []
+        if self.state.step == self.hang_at:
+            self._hang()
+        self.movies = []
         self.size = len(sum(self.sampler.micro_batches(step), []))
         super().train_step(batches, step)
         # without the movie that stands in where a process has none
@@ -106,9 +121,16 @@ class ToyTrainer(Trainer):
             self.preemption = Preemption()  # of this run alone, where several share a process
             self.preemption.signal = signal.SIGTERM
 
-    def _to_device(self, batch: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    def _hang(self) -> None:
+        (self.folder / "hangs").touch()
+        while True:
+            time.sleep(0.01)
+            if self.preemption.is_requested:
+                (self.folder / "interrupted").touch()
+
+    def to_device(self, batch: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
         self.movies += batch["index"].tolist()
-        return super()._to_device(batch)
+        return super().to_device(batch)
 
 
 def create_trainer(
@@ -126,20 +148,33 @@ def create_trainer(
     save_total_limit: int = 2,
     hidden: int = 5,
     dropout: float = 0.0,
+    max_movies: int | None = None,
+    poisoned: Sequence[int] = (),
+    file_size_limit: int | None = None,
     save_steps: int | None = None,
     max_nonfinite_steps: int = 10,
     num_workers: int = 0,
     ddp_timeout: float = 60,
     preemption: Preemption | None = None,
     stop_after: int | None = None,
+    hang_at: int | None = None,
 ) -> ToyTrainer:
-    """A `Trainer` of the toy. With SGD a wrong factor on the gradient shows; with AdamW not."""
+    """A `Trainer` of the toy. With SGD a wrong factor on the gradient shows; with AdamW not.
+
+    Args:
+        max_movies: More at once are out of memory.
+        poisoned: Movies whose loss is not a number.
+        file_size_limit: Bytes that a file can have in this process, as on a full disk.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     accelerator = create_accelerator(ddp_timeout=ddp_timeout)
     torch.manual_seed(0)
-    model = ToyModel(hidden, dropout)
+    model = ToyModel(hidden, dropout, max_movies)
     created = getattr(torch.optim, optimizer)(model.parameters(), lr=learning_rate)
     dataset, validation = ToyDataset(num_movies, seed=1), ToyDataset(13, seed=2)
+    dataset.features[list(poisoned)] = torch.nan
+    if file_size_limit is not None:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (file_size_limit, file_size_limit))
     sampler = GlobalBatchSampler(
         num_movies,
         global_batch_size=batch_size * accumulation * accelerator.num_processes,
@@ -153,6 +188,7 @@ def create_trainer(
     return ToyTrainer(
         folder=folder,
         stop_after=stop_after,
+        hang_at=hang_at,
         accelerator=accelerator,
         model=prepared_model,
         processor=ToyProcessor(),
@@ -183,6 +219,8 @@ def fit(
     """Train; all parameters as one vector, and the history."""
     trainer = create_trainer(folder, **kwargs)
     trainer.resume(resume)
+    if trainer.accelerator.unwrap_model(trainer.model).max_movies is not None:
+        find_batch_size(trainer)
     with suppress(Preempted) if trainer.stop_after else nullcontext():
         trainer.fit()
     parameters = torch.cat(
@@ -193,14 +231,23 @@ def fit(
     return parameters, [json.loads(line) for line in (folder / "history.jsonl").open()]
 
 
-def main() -> None:
-    preemption = Preemption()
-    preemption.listen()
-    set_up_logging()
-    for folder, kwargs in json.loads(sys.argv[1]):
-        fit(Path(folder), preemption=preemption, **kwargs)
+def main(jobs: list[tuple[str, dict[str, Any]]]) -> None:
+    with exit_on_user_error("toy.py"):
+        preemption = Preemption()
+        preemption.listen()
+        set_up_logging()
+        for folder, kwargs in jobs:
+            fit(Path(folder), preemption=preemption, **kwargs)
+
+
+def main_of_rank(env: dict[str, str], log: Path, jobs: list[tuple[str, dict[str, Any]]]) -> None:
+    """In a process that multiprocessing has made."""
+    os.environ.update(env)
+    descriptor = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+    os.dup2(descriptor, sys.stdout.fileno())
+    os.dup2(descriptor, sys.stderr.fileno())
+    main(jobs)
 
 
 if __name__ == "__main__":
-    with exit_on_user_error("toy.py"):
-        main()
+    main(json.loads(sys.argv[1]))

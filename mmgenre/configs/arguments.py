@@ -126,6 +126,11 @@ class TrainingArguments:
     num_train_epochs: int = _arg(20, "Epochs at most.")
     per_device_train_batch_size: int = _arg(16, "Movies a process sees at once in training.")
     per_device_eval_batch_size: int = _arg(32, "Movies a process sees at once in evaluation.")
+    auto_find_batch_size: bool = _arg(
+        False,
+        "Before training, halve per_device_train_batch_size until it fits the device's memory; "
+        "gradient_accumulation_steps rises as much.",
+    )
     gradient_accumulation_steps: int = _arg(1, "Batches that make up one optimizer step.")
     metric_for_best_model: Literal[
         "f1_macro", "f1_micro", "f1_weighted", "f1_samples", "map_macro", "map_micro"

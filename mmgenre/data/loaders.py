@@ -1,7 +1,9 @@
 """Which movies each process sees in which step, and the loaders that bring them."""
 
+import atexit
 import logging
 import math
+import multiprocessing
 import signal
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -116,6 +118,7 @@ def create_train_loader(
     num_workers: int,
 ) -> DataLoader[Any]:
     """Loader over this process's micro-batches; `accelerator.prepare` would cut them again."""
+    atexit.register(_kill_workers)
     return DataLoader(
         dataset,
         batch_sampler=sampler,
@@ -141,6 +144,12 @@ def create_eval_loader(
         pin_memory=torch.cuda.is_available(),
         worker_init_fn=_start_worker,
     )
+
+
+def _kill_workers() -> None:
+    # A crash leaves them to multiprocessing, which would wait for ever: they ignore its SIGTERM.
+    for worker in multiprocessing.active_children():
+        worker.kill()
 
 
 def _start_worker(worker: int) -> None:

@@ -1,5 +1,6 @@
 """What can go wrong on the way, and what is said of it."""
 
+import signal
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -52,11 +53,11 @@ class SkippedSteps:
 
 
 @contextmanager
-def explain_faults(where: Callable[[], str]) -> Iterator[None]:
+def explain_faults(where: Callable[[], tuple[str, str]]) -> Iterator[None]:
     """Turn what torch raises into one sentence.
 
     Args:
-        where: What the run is doing, and with which settings.
+        where: What the run is doing, and what there lowers the memory that it takes.
 
     Raises:
         UserError: The device's memory did not suffice.
@@ -65,19 +66,25 @@ def explain_faults(where: Callable[[], str]) -> Iterator[None]:
     try:
         yield
     except torch.OutOfMemoryError as error:
-        raise UserError(f"out of memory in {where()} ({_first_line(error)})") from error
-    except RuntimeError as error:
-        if "DataLoader worker" in str(error):
+        what, remedy = where()
+        raise UserError(
+            f"out of memory in {what} ({_first_line(error)}); lower {remedy}"
+        ) from error
+    except (ConnectionError, EOFError, RuntimeError) as error:
+        # A process that dies while it hands over a batch is first a broken pipe; torch's handler
+        # would then raise its own error in the middle of this.
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+        if not isinstance(error, RuntimeError) or "DataLoader worker" in str(error):
             what = "a loader process was lost, most often for want of memory,"
         elif isinstance(error, DistError) or "gloo" in str(error):
             what = "another process of the run was lost, or did not answer within ddp_timeout,"
         else:
             raise
         raise RunError(
-            f"{what} in {where()} ({_first_line(error)}); --resume_from_checkpoint auto goes on "
+            f"{what} in {where()[0]} ({_first_line(error)}); --resume_from_checkpoint auto goes on "
             "from the last checkpoint"
         ) from error
 
 
 def _first_line(error: Exception) -> str:
-    return str(error).splitlines()[0]
+    return (str(error).strip() or type(error).__name__).splitlines()[0]

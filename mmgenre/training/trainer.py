@@ -188,7 +188,7 @@ class Trainer:
             is_last = i == len(micro_batches) - 1
             self._seed_micro_batch(i)
             with nullcontext() if is_last else self.accelerator.no_sync(self.model):
-                batch = self._to_device(next(batches))
+                batch = self.to_device(next(batches))
                 share = self.model(**batch).loss * (len(part) / len(movies))
                 # DistributedDataParallel averages over processes where a sum is meant.
                 self.accelerator.backward(share * self.accelerator.num_processes)
@@ -311,6 +311,11 @@ class Trainer:
             "skipped_steps": self.skipped_steps,
         }
 
+    def to_device(self, batch: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+        """A loader's batch as the model takes it."""
+        device = self.accelerator.device
+        return {k: v.to(device, non_blocking=True) for k, v in batch.items() if k != "index"}
+
     def _own_loss_sum(self) -> torch.Tensor:
         """This process's part of the epoch's loss so far."""
         sums, rank = self.state.loss_sums, self.accelerator.process_index
@@ -331,17 +336,14 @@ class Trainer:
         if self.accelerator.device.type == "cuda":
             torch.cuda.manual_seed(seed)
 
-    def _where(self) -> str:
+    def _where(self) -> tuple[str, str]:
+        """What the run is doing, and what lowers the memory that it takes."""
         state = self.state
         if state.step_in_epoch == self.sampler.num_steps:
-            return (
-                f"the evaluation after step {state.step}, with per_device_eval_batch_size movies "
-                "at once"
-            )
-        return (
-            f"step {state.step + 1}, with {self.sampler.batch_size} movies at once "
-            "(per_device_train_batch_size; with fewer, gradient_accumulation_steps keeps the "
-            "step's size)"
+            return f"the evaluation after step {state.step}", "per_device_eval_batch_size"
+        return f"step {state.step + 1}", (
+            f"per_device_train_batch_size below {self.sampler.batch_size} and raise "
+            "gradient_accumulation_steps as much, or set auto_find_batch_size"
         )
 
     def _log_step(self, loss: torch.Tensor) -> None:
@@ -352,10 +354,6 @@ class Trainer:
             self.progress.set_postfix(loss=f"{value:.4f}")
             if self.progress.disable:
                 logger.info("step %d: loss %.4f", self.state.step, value)
-
-    def _to_device(self, batch: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-        device = self.accelerator.device
-        return {k: v.to(device, non_blocking=True) for k, v in batch.items() if k != "index"}
 
     @contextmanager
     def _progress(self) -> Iterator[Any]:

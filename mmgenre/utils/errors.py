@@ -12,6 +12,7 @@
 import os
 import signal
 import sys
+import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -43,7 +44,10 @@ def exit_on_user_error(program: str) -> Iterator[None]:
     except (UserError, RunError) as error:
         who = program if rank == 0 else f"{program} (process {rank})"
         print(f"{who}: error: {error}", file=sys.stderr, flush=True)
-        sys.exit(USER_ERROR_STATUS if isinstance(error, UserError) else FAILURE_STATUS)
+        if isinstance(error, RunError):
+            # Threads that still talk to a lost process would abort Python's orderly end.
+            os._exit(FAILURE_STATUS)
+        sys.exit(USER_ERROR_STATUS)
     except Preempted as reason:
         if rank == 0:
             print(f"{program}: {reason}", file=sys.stderr, flush=True)
@@ -51,3 +55,7 @@ def exit_on_user_error(program: str) -> Iterator[None]:
     except KeyboardInterrupt:
         print(f"{program}: interrupted", file=sys.stderr, flush=True)
         sys.exit(INTERRUPTED_STATUS)
+    except Exception:
+        # Not Python's own way, which would keep the loaders' processes alive until its very end.
+        traceback.print_exc()
+        sys.exit(FAILURE_STATUS)
