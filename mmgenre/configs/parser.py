@@ -34,7 +34,9 @@ _POSITIVE = (
     "backbone_learning_rate",
     "max_grad_norm",
     "logging_steps",
+    "save_steps",
     "save_total_limit",
+    "ddp_timeout",
     "early_stopping_patience",
     "max_length",
 )
@@ -46,6 +48,7 @@ _NOT_NEGATIVE = (
     "plateau_patience",
     "early_stopping_min_delta",
     "dataloader_num_workers",
+    "max_nonfinite_steps",
 )
 _BETWEEN = ("validation_fraction", "plateau_factor", "warmup_ratio")
 

@@ -14,8 +14,8 @@ def create_samplers(size: int, processes: int, accumulation: int, **kwargs) -> l
     return [
         GlobalBatchSampler(
             size,
+            global_batch_size=2 * accumulation * processes,
             batch_size=2,
-            accumulation=accumulation,
             num_processes=processes,
             process_index=rank,
             **kwargs,
