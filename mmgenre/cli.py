@@ -1,9 +1,12 @@
 """The command `mmgenre`: what is done with movies and models beside training and evaluation."""
 
 import argparse
+import sys
 from pathlib import Path
+from typing import get_args
 
 from mmgenre import __version__
+from mmgenre.configs.arguments import DataFormat
 from mmgenre.utils.errors import exit_on_user_error
 
 
@@ -19,7 +22,49 @@ def main() -> None:
     demo.add_argument("--seed", type=int, default=0, help="default: %(default)s")
     demo.set_defaults(run=_demo)
 
-    args = parser.parse_args()
+    prepare = commands.add_parser(
+        "prepare", help="shrink posters and tokenise plots once, into a folder for training"
+    )
+    prepare.add_argument("source", help="folder, HDF5 file or Hub name of the movies")
+    prepare.add_argument("folder", type=Path, help="folder to write")
+    prepare.add_argument(
+        "--data_format",
+        choices=get_args(DataFormat),
+        default="auto",
+        help="format of SOURCE; default: found from the path",
+    )
+    prepare.add_argument(
+        "--tokenizer", help="store the plots' token ids too: the tokenizer's folder or Hub name"
+    )
+    prepare.add_argument(
+        "--max_length", type=int, default=512, help="cut plots to so many tokens; default: 512"
+    )
+    prepare.add_argument(
+        "--poster_size",
+        type=int,
+        default=256,
+        help="pixels of the shorter side that posters are shrunk to; default: 256",
+    )
+    prepare.add_argument(
+        "--num_workers", type=int, help="processes that decode posters; default: one for each core"
+    )
+    prepare.add_argument(
+        "--broken_posters",
+        choices=("count", "error"),
+        default="count",
+        help="a poster that cannot be decoded: list it and go on, or stop; default: count",
+    )
+    prepare.add_argument(
+        "--overwrite", action="store_true", help="delete what FOLDER holds prepared, and start anew"
+    )
+    prepare.set_defaults(run=_prepare)
+
+    stats = commands.add_parser("stats", help="count what a data set holds", add_help=False)
+    stats.set_defaults(run=_stats)
+
+    args, rest = parser.parse_known_args()
+    if rest and args.run is not _stats:
+        parser.error(f"unrecognized arguments: {' '.join(rest)}")
     with exit_on_user_error("mmgenre"):
         args.run(args)
 
@@ -28,6 +73,58 @@ def _demo(args: argparse.Namespace) -> None:
     from mmgenre.data.demo import write_demo_movies
 
     print(write_demo_movies(args.folder, num_movies=args.num_movies, seed=args.seed))
+
+
+def _stats(_: argparse.Namespace) -> None:
+    from mmgenre.configs.parser import parse_stats_arguments
+
+    movies_args, args = parse_stats_arguments(sys.argv[2:])
+
+    # After the arguments, so that --help and a mistyped flag do not wait for these.
+    from mmgenre.constants import DEMO_DATA_DIR
+    from mmgenre.data.demo import write_demo_movies
+    from mmgenre.data.movies import load_movies
+    from mmgenre.data.stats import compute_stats, count_words, token_counter
+    from mmgenre.data.stats_report import make_folder, print_stats, write_stats
+    from mmgenre.data.tokenizer import load_tokenizer
+    from mmgenre.models.pictures import poster_size
+    from mmgenre.utils.logging import set_up_logging
+
+    set_up_logging()
+    folder = make_folder(args.output)
+    if movies_args.dataset == "demo":
+        movies_args.dataset = str(write_demo_movies(folder / DEMO_DATA_DIR))
+    if args.tokenizer is not None:
+        unit, count_lengths = "tokens", token_counter(load_tokenizer(args.tokenizer))
+    else:
+        unit, count_lengths = "words", count_words
+    movies = load_movies(movies_args, args.seed)
+    stats = {
+        **vars(movies_args),
+        **vars(args),
+        "length_unit": unit,
+        **compute_stats(movies, poster_size, args.max_length, count_lengths),
+    }
+    print_stats(stats)
+    write_stats(stats, folder)
+
+
+def _prepare(args: argparse.Namespace) -> None:
+    from mmgenre.data.prepare import PrepareOptions, prepare_movies
+    from mmgenre.models.pictures import open_poster
+    from mmgenre.utils.logging import set_up_logging
+
+    set_up_logging()
+    prepare_movies(
+        args.source,
+        args.folder,
+        open_poster,
+        PrepareOptions(args.poster_size, args.tokenizer, args.max_length),
+        data_format=args.data_format,
+        broken_posters=args.broken_posters,
+        num_workers=args.num_workers,
+        overwrite=args.overwrite,
+    )
 
 
 if __name__ == "__main__":

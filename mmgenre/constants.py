@@ -7,6 +7,7 @@ LAST_CHECKPOINT = "last"
 BEST_CHECKPOINT = "best"
 PRETRAINED_MODEL_DIR = "pretrained_model"
 TRAINING_STATE_DIR = "training_state"
+OPTIMIZER_FILE = "optimizer.safetensors"
 LOOP_STATE_FILE = "loop_state.json"
 MANIFEST_FILE = "manifest.json"
 REJECTED_POSTERS_FILE = "rejected_posters.jsonl"
@@ -17,4 +18,12 @@ METRICS_FILE = "metrics.json"
 PREDICTIONS_FILE = "predictions.parquet"
 REPORT_FILE = "report.md"
 
+STATS_FILE = "stats.json"
+STATS_FIGURE_FILE = "stats.png"
+
 METADATA_FILES = ("metadata.jsonl", "metadata.csv")
+
+PREPARED_MANIFEST_FILE = "prepared.json"
+PREPARED_SHARD_FILE = "shard_{:05d}.arrow"
+PREPARED_SHARD_PATTERN = "shard_*.arrow"
+PREPARED_LOCK_FILE = ".lock"

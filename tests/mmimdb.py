@@ -1,4 +1,4 @@
-"""MM-IMDb made up by code: small files in its three own formats, and all movies by the numbers."""
+"""MM-IMDb made up by code: small files in its published formats, and all movies by the numbers."""
 
 import io
 import json
@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import datasets
 import numpy as np
 from PIL import Image
 
@@ -174,3 +175,24 @@ def write_hdf5(file: Path, sizes: Sequence[int] = (4, 2, 3)) -> Path:
         handle["genres"].attrs["target_names"] = json.dumps(names)
         handle.attrs["split"] = np.array(table, dtype=table_type)
     return file
+
+
+HUB_FEATURES = datasets.Features(
+    {
+        "messages": datasets.List(
+            {"role": datasets.Value("string"), "content": datasets.Value("string")}
+        ),
+        "images": datasets.List(datasets.Image()),
+    }
+)
+PROMPT = "<image>Name the genres.\nTitle: A\n{}\nNote that a movie can have many genres."
+
+
+def hub_row(prompt: str, answer: str, image: bytes | None) -> dict:
+    return {
+        "messages": [
+            {"role": "user", "content": prompt},
+            {"role": "assistant", "content": answer},
+        ],
+        "images": [] if image is None else [{"bytes": image, "path": None}],
+    }

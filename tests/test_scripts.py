@@ -14,7 +14,9 @@ from safetensors.torch import load_file
 from tiny import ROOT, TINY_MODEL
 from transformers import BertConfig
 
+from mmgenre.data.prepare import PrepareOptions, prepare_movies
 from mmgenre.data.tokenizer import train_tokenizer
+from mmgenre.models.pictures import open_poster
 from mmgenre.models.registry import create_config, load_class, load_processor
 from mmgenre.utils.errors import UserError
 
@@ -26,8 +28,7 @@ CHECKPOINT_FILES = {
     "pretrained_model/tokenizer.json",
     "pretrained_model/tokenizer_config.json",
     "training_state/loop_state.json",
-    "training_state/optimizer.bin",
-    "training_state/random_states_0.pkl",
+    "training_state/optimizer.safetensors",
 }
 
 
@@ -106,6 +107,46 @@ def test_evaluate_gives_the_trainer_s_own_numbers(trained_run: Path, run_script)
     assert str(trained_run / "checkpoints" / "epoch_0002") in result.stdout
 
 
+def test_training_from_prepared_data(
+    trained_run: Path, recipe: str, demo_dir: Path, run_main, tmp_path: Path, caplog
+) -> None:
+    run, folder = tmp_path / "run", tmp_path / "prepared"
+    arguments = ["--recipe", recipe, "--output_dir", run, "--prepared_dir", folder]
+    run_main("train", *arguments)
+    manifest = json.loads((folder / "prepared.json").read_text())
+    config = yaml.safe_load((run / "config.yaml").read_text())
+    assert config["content_hash"] == manifest["content_hash"] is not None
+    names = ("rejected_posters.jsonl", "history.jsonl")
+    rejected, history = ((run / name).read_text() for name in names)
+    assert rejected == (trained_run / "rejected_posters.jsonl").read_text()
+    assert len(history.splitlines()) == 2
+
+    run_main("evaluate", run, "--checkpoint", "last")
+    expected = validation_numbers(read_history(run)[-1])
+    assert read_overall(run / "reports" / "validation") == pytest.approx(expected, abs=1e-6)
+    assert str(folder) in (run / "reports" / "validation" / "report.md").read_text()
+
+    options = PrepareOptions(poster_size=16)
+    changed = prepare_movies(str(demo_dir), folder, open_poster, options, overwrite=True)
+    with pytest.raises(UserError) as caught:
+        run_main("train", "--output_dir", run, "--resume_from_checkpoint", "last")
+    assert str(caught.value) == (
+        f"{folder} has the content hash {changed.content_hash}, and the run began with "
+        f"{manifest['content_hash']}; give the data of before, or begin a new run"
+    )
+    with pytest.raises(UserError) as caught:
+        run_main("train", *arguments, "--dataset", tmp_path, "--overwrite_output_dir")
+    assert str(caught.value) == (
+        f"{folder} was prepared from {demo_dir}, not from {tmp_path}; name another prepared_dir"
+    )
+    arguments = ["--recipe", recipe, "--dataset", folder, "--num_train_epochs", "1"]
+    run_main("train", *arguments, "--output_dir", tmp_path / "small")
+    assert (
+        "prepared posters have 16 pixels and are enlarged to the model's 32; "
+        "`mmgenre prepare --poster_size 32` keeps more of them"
+    ) in caplog.text
+
+
 def test_evaluate_a_bare_model(trained_run: Path, demo_dir: Path, run_main, tmp_path: Path) -> None:
     model = shutil.copytree(
         trained_run / "checkpoints" / "last" / "pretrained_model", tmp_path / "model"
@@ -164,6 +205,21 @@ def test_resuming_is_as_if_never_interrupted(
     resumed, straight = (load_file(folder / "model.safetensors") for folder in folders)
     assert resumed.keys() == straight.keys()
     assert all(torch.equal(resumed[name], straight[name]) for name in straight)
+
+
+def test_augmentation_on_the_accelerator_resumes_alike(
+    trained_run: Path, recipe: str, run_main, tmp_path: Path
+) -> None:
+    arguments = ("--recipe", recipe, "--augmentation_device", "accelerator")
+    straight, stopped = tmp_path / "straight", tmp_path / "stopped"
+    run_main("train", *arguments, "--output_dir", straight)
+    run_main("train", *arguments, "--output_dir", stopped, "--num_train_epochs", "1")
+    resume = ("--resume_from_checkpoint", "last", "--num_train_epochs", "2")
+    run_main("train", "--output_dir", stopped, *resume)
+    assert read_history(stopped) == read_history(straight)
+    on_host = read_history(trained_run)[0]["train/loss"]
+    assert read_history(straight)[0]["train/loss"] == pytest.approx(on_host, abs=0.02)
+    assert read_history(straight)[0]["train/loss"] != on_host
 
 
 def test_overwriting_starts_anew_and_leaves_other_files(run_copy: Path, run_main) -> None:

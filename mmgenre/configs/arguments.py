@@ -1,4 +1,4 @@
-"""The arguments of `train.py` and `evaluate.py`. A field is the flag, the YAML key and the W&B key.
+"""The arguments of the commands. A field is the flag, the YAML key and the W&B key.
 
 Architecture, loss and preprocessing are not here but in each model's config (`model_config`).
 Processes, precision and sharding are Accelerate's (`accelerate launch`, `accelerate_configs/`).
@@ -7,7 +7,7 @@ Processes, precision and sharding are Accelerate's (`accelerate launch`, `accele
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-DataFormat = Literal["auto", "hub", "folder", "archive", "jsonl", "hdf5"]
+DataFormat = Literal["auto", "hub", "folder", "archive", "jsonl", "hdf5", "prepared"]
 ProtocolName = Literal["report", "arevalo", "mmbt"]
 
 
@@ -43,13 +43,23 @@ class ModelArguments:
 
 
 @dataclass
-class DataArguments:
+class MoviesArguments:
+    """Which movies, in which splits, with which labels."""
+
     _argument_group_name = "data"
 
     dataset: str | None = _arg(
         None, "Folder, HDF5 file, Hub name, or 'demo' for movies that are drawn on the spot."
     )
     data_format: DataFormat = _arg("auto", "Format of the data set; auto finds it from the path.")
+    prepared_dir: str | None = _arg(
+        None,
+        "Folder that the data set is prepared into on first use, and read from; see "
+        "`mmgenre prepare`.",
+    )
+    content_hash: str | None = _arg(
+        None, "Prepared data must have this content hash; a run notes the one that it began with."
+    )
     protocol: ProtocolName | None = _arg(
         None,
         "Published choice of movies, labels and splits of MM-IMDb. Left out: all movies, in the "
@@ -71,11 +81,20 @@ class DataArguments:
         "error",
         "A held-out movie with a genre that is not among the labels: stop, or drop the genre.",
     )
+
+
+@dataclass
+class DataArguments(MoviesArguments):
     broken_posters: Literal["count", "error"] = _arg(
         "count", "A poster that cannot be decoded: count, name and treat as missing, or stop."
     )
     augmentation: Literal["report", "none"] = _arg(
         "report", "Training posters: the report's crops, flips, colours and rotations, or none."
+    )
+    augmentation_device: Literal["host", "accelerator"] = _arg(
+        "host",
+        "Where posters are augmented: one at a time by the loader processes, as in the report, or "
+        "a batch at once on the accelerator.",
     )
     dataloader_num_workers: int = _arg(2, "Loader processes a training process.")
 
@@ -140,8 +159,8 @@ class TrainingArguments:
     )
     resume_from_checkpoint: str | None = _arg(
         None,
-        "Continue the run in output_dir with its own configuration: 'last', a checkpoint's name, "
-        "or 'auto', which starts anew where there is none.",
+        "Continue the run in output_dir with its own configuration: 'auto' is the newest whole "
+        "checkpoint, or a new start where there is none; or 'last', 'best' or a name.",
     )
     seed: int = _arg(42, "Seed of split, weights, order, augmentation and dropout.")
     num_train_epochs: int = _arg(20, "Epochs at most.")
@@ -150,6 +169,11 @@ class TrainingArguments:
         False, "Steps of movies with plots of similar length, which need less padding."
     )
     per_device_eval_batch_size: int = _arg(32, "Movies a process sees at once in evaluation.")
+    auto_find_batch_size: bool = _arg(
+        False,
+        "Before training, halve per_device_train_batch_size until it fits the device's memory; "
+        "gradient_accumulation_steps rises as much.",
+    )
     gradient_accumulation_steps: int = _arg(1, "Batches that make up one optimizer step.")
     channels_last: bool = _arg(
         False, "Keep pictures and convolutions channel by channel in memory."
@@ -165,8 +189,17 @@ class TrainingArguments:
     ] = _arg(
         "f1_macro", "Validation metric that drives plateau, early stopping and best checkpoint."
     )
+    save_steps: int | None = _arg(
+        None, "Optimizer steps between two checkpoints within an epoch. Left out: one an epoch."
+    )
     save_total_limit: int = _arg(2, "Checkpoints kept; best and last are never deleted.")
     logging_steps: int = _arg(50, "Optimizer steps between two lines of the log.")
+    max_nonfinite_steps: int = _arg(
+        10, "Steps in a row that are skipped because their gradient is not finite; then stop."
+    )
+    ddp_timeout: float = _arg(
+        1800.0, "Seconds until a process that does not answer counts as lost."
+    )
 
 
 @dataclass
@@ -203,6 +236,18 @@ class EvaluationArguments:
         None, "Movies a process sees at once. Left out: as in training."
     )
     dataloader_num_workers: int | None = _arg(None, "Loader processes. Left out: as in training.")
+
+
+@dataclass
+class StatsArguments:
+    _argument_group_name = "statistics"
+
+    seed: int = _arg(TrainingArguments.seed, "Seed of the split, as in training.")
+    tokenizer: str | None = _arg(
+        None, "Tokenizer's folder or Hub name, to count a plot's tokens. Left out: its words."
+    )
+    max_length: int = _arg(128, "Tokens of a plot that the model sees; the rest is cut off.")
+    output: str = _arg("runs/stats", "Folder that stats.json and stats.png are written to.")
 
 
 @dataclass

@@ -12,7 +12,12 @@ from typing import Any, NoReturn
 import yaml
 from transformers import HfArgumentParser
 
-from mmgenre.configs.arguments import EvaluationArguments, TrainConfig
+from mmgenre.configs.arguments import (
+    EvaluationArguments,
+    MoviesArguments,
+    StatsArguments,
+    TrainConfig,
+)
 from mmgenre.constants import CONFIG_FILE
 from mmgenre.utils.errors import UserError
 
@@ -29,8 +34,11 @@ _POSITIVE = (
     "backbone_learning_rate",
     "max_grad_norm",
     "logging_steps",
+    "save_steps",
     "save_total_limit",
+    "ddp_timeout",
     "early_stopping_patience",
+    "max_length",
 )
 _NOT_NEGATIVE = (
     "weight_decay",
@@ -40,6 +48,7 @@ _NOT_NEGATIVE = (
     "plateau_patience",
     "early_stopping_min_delta",
     "dataloader_num_workers",
+    "max_nonfinite_steps",
 )
 _BETWEEN = ("validation_fraction", "plateau_factor", "warmup_ratio")
 
@@ -83,6 +92,19 @@ def parse_evaluation_arguments(
     args, namespace = parser.parse(list(sys.argv[1:] if argv is None else argv))
     _check_ranges(vars(args))
     return namespace.run_or_model, args
+
+
+def parse_stats_arguments(argv: Sequence[str]) -> tuple[MoviesArguments, StatsArguments]:
+    """The movies to count, and how.
+
+    Raises:
+        UserError: As `parse_train_arguments`.
+    """
+    parser = _Parser([MoviesArguments, StatsArguments], "mmgenre stats DATASET [--flag value ...]")
+    parser.make_positional("dataset")
+    movies, stats = parser.parse(list(argv))
+    _check_ranges({**vars(movies), **vars(stats)})
+    return movies, stats
 
 
 def find_recipe(name: str) -> Path:
@@ -167,6 +189,11 @@ class _Parser(HfArgumentParser):
                 if action.choices is not None:  # argparse checks what the type has made
                     action.metavar = f"{{{','.join([*action.choices, 'none'])}}}"
                     action.choices = [*action.choices, None]
+
+    def make_positional(self, name: str) -> None:
+        """Let a field be given as a word of its own, which then must be there."""
+        action = self._option_string_actions.pop(f"--{name}")
+        action.option_strings, action.required, action.metavar = [], True, name.upper()
 
     def error(self, message: str) -> NoReturn:
         raise UserError(f"{message} (--help lists all flags)")

@@ -7,47 +7,39 @@ import logging
 import os
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from PIL import Image
 from torch.utils.data import Dataset
 from tqdm import tqdm
 
 from mmgenre.data.labels import GenreVocabulary
-from mmgenre.data.records import MovieRecord, Poster
+from mmgenre.data.records import Decoder, MovieRecord, RejectedPoster
 from mmgenre.utils.errors import UserError
 from mmgenre.utils.logging import show_progress
 
 logger = logging.getLogger(__name__)
 
-# Decodes bytes to RGB; raises OSError where they are no picture. Given by whoever builds the data
-# set, because decoding belongs to the processor that travels with a model.
-Decoder = Callable[..., Image.Image]
-
-
-@dataclass(frozen=True)
-class RejectedPoster:
-    """A poster that cannot be used, and why."""
-
-    id: str
-    poster: str
-    reason: str
-
 
 class MovieDataset(Dataset[dict[str, Any]]):
-    """Movies by index: `image` (PIL RGB or None), `plot` (text or None), `labels` and `index`.
+    """Movies by index: `image`, `plot`, `labels` and `index`.
 
+    The plot is text, an array of token ids, or None.
+
+    The image is a PIL picture in RGB, what `augment` makes of it, or None.
     Random numbers of the augmentation are a function of (seed, epoch, movie id) alone, so that a
     movie looks the same whatever the number of workers, processes or restarts.
 
     Args:
         decode: Decoder of poster bytes; None leaves posters out, for models without images.
         min_side: Sides, in pixels, that a decoded poster needs at least.
-        augment: Random transform of a PIL picture.
+        augment: Random transform of a PIL picture, given its seed.
         rejected: Posters that were taken out of `records` before.
+        use_tokens: Give a plot as the token ids that it comes with, if any.
     """
 
     def __init__(
@@ -56,9 +48,10 @@ class MovieDataset(Dataset[dict[str, Any]]):
         vocabulary: GenreVocabulary,
         decode: Decoder | None,
         min_side: int,
-        augment: Callable[[Image.Image], Image.Image] | None = None,
+        augment: Callable[[Image.Image, int], Any] | None = None,
         seed: int = 0,
         rejected: Sequence[RejectedPoster] = (),
+        use_tokens: bool = False,
     ) -> None:
         self.records = records
         self.rejected = rejected
@@ -67,6 +60,7 @@ class MovieDataset(Dataset[dict[str, Any]]):
         self.min_side = min_side
         self.augment = augment
         self.seed = seed
+        self.use_tokens = use_tokens
         self.epoch = 0
 
     def __len__(self) -> int:
@@ -74,19 +68,22 @@ class MovieDataset(Dataset[dict[str, Any]]):
 
     def __getitem__(self, index: int) -> dict[str, Any]:
         record = self.records[index]
-        image = None
+        image: Any = None
         if self.decode is not None and record.poster is not None:
             image = self.decode(io.BytesIO(record.poster.read()), self.min_side)
             if self.augment is not None:
-                with torch.random.fork_rng(devices=[]):
-                    torch.manual_seed(sample_seed(self.seed, self.epoch, record.id))
-                    image = self.augment(image)
+                image = self.augment(image, sample_seed(self.seed, self.epoch, record.id))
         return {
             "image": image,
-            "plot": record.plot,
+            "plot": self._plot(record),
             "labels": self.labels[index],
             "index": index,
         }
+
+    def _plot(self, record: MovieRecord) -> str | np.ndarray | None:
+        if self.use_tokens and record.tokens is not None:
+            return record.tokens.read()
+        return record.plot
 
 
 def sample_seed(seed: int, epoch: int, movie_id: str) -> int:
@@ -100,6 +97,8 @@ def drop_broken_posters(
 ) -> tuple[list[MovieRecord], list[RejectedPoster]]:
     """Decode every poster once; records whose poster is broken come back without it.
 
+    Posters of a prepared data set were decoded when it was made, and what was found then counts.
+
     Args:
         broken_posters: `count`, or `error` to stop at the first.
 
@@ -108,10 +107,14 @@ def drop_broken_posters(
     """
 
     def check(record: MovieRecord) -> RejectedPoster | None:
-        reason = None if record.poster is None else _defect(record.poster, decode, min_side)
-        if reason is None or record.poster is None:
-            return None
-        return RejectedPoster(record.id, record.poster.name, reason)
+        poster = record.poster
+        if poster is None or poster.is_checked:
+            return record.rejected
+        try:
+            decode(io.BytesIO(poster.read()), min_side)
+        except OSError as error:
+            return RejectedPoster(record.id, poster.name, str(error))
+        return None
 
     kept, rejected = [], []
     # Threads, since Pillow's decoders release the interpreter lock.
@@ -129,10 +132,7 @@ def drop_broken_posters(
             if defect is not None:
                 if broken_posters == "error":
                     pool.shutdown(cancel_futures=True)
-                    raise UserError(
-                        f"the poster {defect.poster} of movie {defect.id!r} cannot be used "
-                        f"({defect.reason}); --broken_posters count would go on without it"
-                    )
+                    raise UserError(defect.message)
                 rejected.append(defect)
                 record = replace(record, poster=None)
             kept.append(record)
@@ -148,13 +148,3 @@ def write_rejected(path: Path, rejected: Sequence[RejectedPoster]) -> None:
     with path.open("w", encoding="utf-8") as file:
         for item in rejected:
             file.write(json.dumps(vars(item)) + "\n")
-
-
-def _defect(poster: Poster, decode: Decoder, min_side: int) -> str | None:
-    try:
-        decode(io.BytesIO(poster.read()), min_side)
-    except FileNotFoundError:
-        return "file is missing"
-    except OSError as error:
-        return str(error)
-    return None

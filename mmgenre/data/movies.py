@@ -3,11 +3,13 @@
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
-from mmgenre.configs.arguments import DataArguments
+from mmgenre.configs.arguments import MoviesArguments
 from mmgenre.data.labels import GenreVocabulary, check_known
 from mmgenre.data.protocols import apply_protocol
-from mmgenre.data.readers import read_movies
+from mmgenre.data.readers import find_format, read_movies
+from mmgenre.data.readers.prepared import Manifest, open_manifest
 from mmgenre.data.records import MovieRecord
 from mmgenre.data.splits import find_leaks, split_records
 from mmgenre.utils.errors import UserError
@@ -19,10 +21,15 @@ _LEAKS_IN_MESSAGE = 5
 
 @dataclass(frozen=True)
 class Movies:
-    """Movies of each split and the genres that are their labels."""
+    """Movies of each split and the genres that are their labels.
+
+    Attributes:
+        manifest: Of a prepared data set; None of any other.
+    """
 
     splits: dict[str, list[MovieRecord]]
     vocabulary: GenreVocabulary
+    manifest: Manifest | None = None
 
     def split(self, name: str) -> list[MovieRecord]:
         """The movies of a split.
@@ -36,21 +43,24 @@ class Movies:
         return self.splits[name]
 
 
-def load_movies(args: DataArguments, seed: int, genres: Sequence[str] | None = None) -> Movies:
+def load_movies(args: MoviesArguments, seed: int, genres: Sequence[str] | None = None) -> Movies:
     """Read, split and label a data set.
 
     Args:
         genres: A trained model's labels, which then take the place of the data set's own.
 
     Raises:
-        UserError: The data set cannot be read, is empty, has genres that are not labels, or has a
-            movie in two splits.
+        UserError: The data set cannot be read, is empty, has genres that are not labels, has a
+            movie in two splits, or is prepared and not the one that `content_hash` names.
     """
-    if args.dataset is None:
+    path = args.prepared_dir or args.dataset
+    if path is None:
         raise UserError("dataset is missing; give --dataset a folder, a Hub name or 'demo'")
     if args.protocol is not None and genres is None:
         _check_protocol_decides_alone(args)
-    records = list(read_movies(args.dataset, args.data_format))
+    data_format = find_format(path, "prepared" if args.prepared_dir else args.data_format)
+    manifest = _open_prepared(Path(path), args) if data_format == "prepared" else None
+    records = list(read_movies(path, data_format))
     vocabulary = None
     if args.protocol is not None:
         splits, vocabulary = apply_protocol(args.protocol, records)
@@ -67,11 +77,22 @@ def load_movies(args: DataArguments, seed: int, genres: Sequence[str] | None = N
         name: check_known(split, vocabulary, name, args.unknown_genres)
         for name, split in splits.items()
     }
-    return Movies(splits, vocabulary)
+    return Movies(splits, vocabulary, manifest)
 
 
-def _check_protocol_decides_alone(args: DataArguments) -> None:
-    default = DataArguments()
+def _open_prepared(folder: Path, args: MoviesArguments) -> Manifest:
+    manifest = open_manifest(folder)
+    logger.info("prepared data with content hash %s", manifest.content_hash)
+    if args.content_hash not in (None, manifest.content_hash):
+        raise UserError(
+            f"{folder} has the content hash {manifest.content_hash}, and the run began with "
+            f"{args.content_hash}; give the data of before, or begin a new run"
+        )
+    return manifest
+
+
+def _check_protocol_decides_alone(args: MoviesArguments) -> None:
+    default = MoviesArguments()
     for name in ("genres", "split_method", "validation_fraction"):
         if getattr(args, name) != getattr(default, name):
             raise UserError(
@@ -90,6 +111,8 @@ def _check_leaks(splits: dict[str, list[MovieRecord]], protocol: str | None) -> 
         f"{len(leaks)} movies are in two splits, so that a model is tested on what it has seen: "
     )
     if protocol is None:
-        raise UserError(f"{message}{shown}{more}; keep each of them in one split")
+        raise UserError(
+            f"{message}{shown}{more}; take one of them out, or name splits that have both in one"
+        )
     # A published protocol is compared with other people's figures, so its splits stand as they are.
     logger.warning("protocol %s: %s%s%s", protocol, message, shown, more)

@@ -1,13 +1,19 @@
 """What every reader yields: one movie."""
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
 import numpy as np
+from PIL import Image
 
 VALIDATION = "validation"
 SPLITS = ("train", VALIDATION, "test")
+
+# Decodes bytes to RGB; raises OSError where they are no picture. Given by whoever needs pictures,
+# because decoding belongs to the processor that travels with a model.
+Decoder = Callable[..., Image.Image]
 
 
 class Poster(Protocol):
@@ -16,6 +22,10 @@ class Poster(Protocol):
     @property
     def name(self) -> str:
         """What to call the poster in a message: a path, or a file and row."""
+
+    @property
+    def is_checked(self) -> bool:
+        """Whether it is known to decode, so that it need not be tried before training."""
 
     def read(self) -> bytes:
         """The encoded bytes.
@@ -30,13 +40,17 @@ class FilePoster:
     """A poster in a file of its own."""
 
     path: Path
+    is_checked = False
 
     @property
     def name(self) -> str:
         return str(self.path)
 
     def read(self) -> bytes:
-        return self.path.read_bytes()
+        try:
+            return self.path.read_bytes()
+        except FileNotFoundError as error:
+            raise FileNotFoundError("file is missing") from error
 
 
 class Features(Protocol):
@@ -44,6 +58,38 @@ class Features(Protocol):
 
     def read(self) -> dict[str, np.ndarray]:
         """The vectors, each of shape (size,), by name."""
+
+
+class Tokens(Protocol):
+    """Where a plot's token ids are. Cheap to hold and to pickle."""
+
+    @property
+    def fingerprint(self) -> str:
+        """Of the tokenizer that made them (see `tokenizer.fingerprint`)."""
+
+    @property
+    def max_length(self) -> int:
+        """The number of ids that the plot was cut to."""
+
+    def read(self) -> np.ndarray:
+        """The ids (length,), int32, special tokens included, without padding."""
+
+
+@dataclass(frozen=True)
+class RejectedPoster:
+    """A poster that cannot be used, and why."""
+
+    id: str
+    poster: str
+    reason: str
+
+    @property
+    def message(self) -> str:
+        """What stops those who want no broken posters."""
+        return (
+            f"the poster {self.poster} of movie {self.id!r} cannot be used ({self.reason}); "
+            "--broken_posters count would go on without it"
+        )
 
 
 @dataclass(frozen=True)
@@ -59,6 +105,8 @@ class MovieRecord:
         credits: Role (`director`, `producer`, `writer`, ...) to the names in that role.
         split: `train`, `validation`, `test`, or None where the format names no split.
         features: None where the format holds no feature vectors.
+        tokens: Of the plot; None where it is missing or the format holds none.
+        rejected: The poster, where it was found broken when the data set was prepared.
     """
 
     id: str
@@ -70,3 +118,5 @@ class MovieRecord:
     credits: dict[str, tuple[str, ...]] = field(default_factory=dict)
     split: str | None = None
     features: Features | None = None
+    tokens: Tokens | None = None
+    rejected: RejectedPoster | None = None

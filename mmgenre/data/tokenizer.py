@@ -1,13 +1,42 @@
-"""A WordPiece tokenizer trained on the plots at hand: nothing is downloaded."""
+"""Tokenizers: trained on the plots at hand, loaded, compared with the one that made token ids."""
 
-from collections.abc import Iterable
+import hashlib
+import json
+import logging
+from collections.abc import Iterable, Sequence
+from functools import cache
 
 from tokenizers import Tokenizer, normalizers, pre_tokenizers
 from tokenizers.models import WordPiece
 from tokenizers.trainers import WordPieceTrainer
-from transformers import BertTokenizer
+from transformers import AutoTokenizer, BertTokenizer, PreTrainedTokenizerBase
+
+from mmgenre.data.records import MovieRecord
+from mmgenre.utils.errors import UserError
+
+logger = logging.getLogger(__name__)
 
 _SPECIAL_TOKENS = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
+
+
+def load_tokenizer(source: str) -> PreTrainedTokenizerBase:
+    """The tokenizer of a folder or Hub name.
+
+    Raises:
+        UserError: There is none, or its files are not whole.
+    """
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(source)
+    except Exception as error:  # missing files raise OSError, ValueError or TypeError here
+        reason = " ".join(str(error).split())
+        raise UserError(f"tokenizer {source!r} cannot be loaded ({reason})") from error
+    # What transformers makes, without a word, where a tokenizer's files are not there.
+    if len(tokenizer) <= len(tokenizer.all_special_tokens):
+        raise UserError(
+            f"the tokenizer {source!r} has no tokens but the special ones; its tokenizer.json or "
+            "vocab.txt is missing"
+        )
+    return tokenizer
 
 
 def train_tokenizer(plots: Iterable[str], vocab_size: int = 2000) -> BertTokenizer:
@@ -37,3 +66,41 @@ def train_tokenizer(plots: Iterable[str], vocab_size: int = 2000) -> BertTokeniz
     )
     tokenizer.train_from_iterator(plots, trainer)
     return BertTokenizer(vocab=tokenizer.get_vocab(), do_lower_case=True)
+
+
+def fingerprint(tokenizer: PreTrainedTokenizerBase) -> str | None:
+    """Hash of what decides a text's ids, cut and padding apart; None for a tokenizer in Python."""
+    backend = getattr(tokenizer, "backend_tokenizer", None)
+    if backend is None:
+        return None
+    state = json.loads(backend.to_str())
+    # The library notes the last call's cut and padding here.
+    del state["truncation"], state["padding"]
+    return hashlib.sha256(json.dumps(state, sort_keys=True).encode()).hexdigest()
+
+
+def are_tokens_usable(
+    records: Sequence[MovieRecord], tokenizer: PreTrainedTokenizerBase, max_length: int
+) -> bool:
+    """Whether the token ids that movies come with are what `tokenizer` would make of their plots.
+
+    Where they are not, the reason is logged once.
+    """
+    tokens = next((record.tokens for record in records if record.tokens is not None), None)
+    if tokens is None:
+        return False
+    if tokens.fingerprint != fingerprint(tokenizer):
+        reason = "are of another tokenizer"
+    elif tokens.max_length < max_length:
+        reason = f"are cut to {tokens.max_length}, and the model takes {max_length}"
+    elif tokenizer.truncation_side != "right":
+        reason = "are cut at the end, and the model's tokenizer cuts at the start"
+    else:
+        return True
+    _log_once(f"plots are tokenised in training: the prepared token ids {reason}")
+    return False
+
+
+@cache
+def _log_once(message: str) -> None:
+    logger.warning(message)

@@ -1,11 +1,13 @@
 """Decoding posters of any kind to RGB. Beside the models because a saved processor needs it too."""
 
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import IO
 
 import numpy as np
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 
 
 def open_poster(source: str | Path | IO[bytes], min_side: int | None = None) -> Image.Image:
@@ -22,15 +24,32 @@ def open_poster(source: str | Path | IO[bytes], min_side: int | None = None) -> 
         OSError: It is no picture, is truncated, or has more pixels than Pillow opens
             (twice `Image.MAX_IMAGE_PIXELS`, 179 million; posters of MM-IMDb reach 175).
     """
+    with _opened(source) as picture:
+        if min_side is not None:
+            picture.draft("RGB", (min_side, min_side))
+        picture.load()
+        return to_rgb(picture)
+
+
+def poster_size(source: str | Path | IO[bytes]) -> tuple[int, int]:
+    """Width and height in pixels as the file's header has them; nothing is decoded.
+
+    Raises:
+        OSError: As `open_poster`, but what follows the header is not looked at.
+    """
+    with _opened(source) as picture:
+        return picture.size
+
+
+@contextmanager
+def _opened(source: str | Path | IO[bytes]) -> Iterator[Image.Image]:
+    """The picture with its header read; whatever Pillow raises meanwhile becomes an `OSError`."""
     try:
         with warnings.catch_warnings():
             # Large posters are expected here; above the limit Pillow raises.
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)
             with Image.open(source) as picture:
-                if min_side is not None:
-                    picture.draft("RGB", (min_side, min_side))
-                picture.load()
-                return to_rgb(picture)
+                yield picture
     except UnidentifiedImageError as error:
         raise OSError("not a picture") from error
     # Pillow's decoders raise kinds of their own for broken headers
@@ -40,7 +59,8 @@ def open_poster(source: str | Path | IO[bytes], min_side: int | None = None) -> 
 
 def to_rgb(picture: Image.Image) -> Image.Image:
     """An opened picture as `open_poster` gives it."""
-    picture = ImageOps.exif_transpose(picture)
+    if picture.getexif().get(ExifTags.Base.Orientation, 1) != 1:  # Pillow would copy it in any case
+        picture = ImageOps.exif_transpose(picture)
     if picture.mode in ("I", "F") or picture.mode.startswith("I;16"):
         values = np.asarray(picture, dtype=np.float64)
         is_eight_bit = picture.mode in ("I", "F") and values.max(initial=0) <= 255
@@ -50,4 +70,4 @@ def to_rgb(picture: Image.Image) -> Image.Image:
         picture = picture.convert("RGBA")
         white = Image.new("RGBA", picture.size, "white")
         return Image.alpha_composite(white, picture).convert("RGB")
-    return picture.convert("RGB")
+    return picture if picture.mode == "RGB" else picture.convert("RGB")

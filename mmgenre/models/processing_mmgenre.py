@@ -1,6 +1,8 @@
 """Posters and plots to model inputs."""
 
 from collections.abc import Sequence
+from functools import cached_property
+from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
@@ -8,6 +10,7 @@ import numpy as np
 import torch
 from PIL import Image
 from transformers import (
+    BatchEncoding,
     BatchFeature,
     PreTrainedTokenizerBase,
     ProcessorMixin,
@@ -19,6 +22,7 @@ from .base import GenreConfig
 from .pictures import open_poster, to_rgb
 
 Poster = Image.Image | torch.Tensor | np.ndarray | str | Path
+Plot = str | np.ndarray
 # Every field here is an attribute of the processor and a field of the config, which owns its value.
 _FIELDS = ("modalities", "max_length", "padding", "missing_modality", "missing_plot")
 
@@ -89,7 +93,7 @@ class MMGenreProcessor(ProcessorMixin):
     def __call__(
         self,
         images: Poster | Sequence[Poster | None] | None = None,
-        text: str | Sequence[str | None] | None = None,
+        text: str | Sequence[Plot | None] | None = None,
         return_tensors: str | TensorType = "pt",
         **kwargs: Any,
     ) -> BatchFeature:
@@ -98,7 +102,9 @@ class MMGenreProcessor(ProcessorMixin):
         Args:
             images: A poster or a list of them: PIL image, path, or array (3, height, width) or
                 (height, width, 3) of bytes; None where a movie has none.
-            text: A plot or a list of them; None or "" where a movie has none.
+            text: A plot or a list of them; None or "" where a movie has none. In a list a plot can
+                be an array of the token ids that this tokenizer makes of it, special tokens
+                included, cut to no less than `max_length`.
 
         Returns:
             `pixel_values` (batch, 3, image_size, image_size) and `input_ids`, `attention_mask`
@@ -119,41 +125,80 @@ class MMGenreProcessor(ProcessorMixin):
         if len(posters) != len(plots):
             raise ValueError(f"{len(posters)} images were given with {len(plots)} texts")
 
+        data = {**self.encode_images(posters), **self.encode_text(plots, **kwargs)}
+        return BatchFeature(data, tensor_type=return_tensors)
+
+    def encode_images(self, posters: Sequence[Poster | None]) -> dict[str, torch.Tensor]:
+        """The poster half of a call: `pixel_values`, and `image_present` where it is learned."""
         data: dict[str, torch.Tensor] = {}
         if "image" in self.modalities:
             data["pixel_values"] = self._pixels(posters)
-        if "text" in self.modalities:
-            data.update(
-                self.tokenizer(
-                    [plot or self._absent_plot for plot in plots],
-                    truncation=True,
-                    max_length=self.max_length,
-                    padding=self.padding,
-                    # few distinct lengths, which tensor cores and oneDNN's kernel cache want
-                    pad_to_multiple_of=None if self.max_length % 8 else 8,
-                    return_token_type_ids=False,
-                    return_tensors="pt",
-                    **kwargs,
-                )
-            )
         if self.missing_modality == "learned":
             data["image_present"] = torch.tensor([poster is not None for poster in posters])
-            data["text_present"] = torch.tensor([bool(plot) for plot in plots])
-        return BatchFeature(data, tensor_type=return_tensors)
+        return data
+
+    def encode_text(self, plots: Sequence[Plot | None], **kwargs: Any) -> dict[str, torch.Tensor]:
+        """The plot half of a call: tokens, and `text_present` where it is learned."""
+        data: dict[str, torch.Tensor] = {}
+        if "text" in self.modalities:
+            data.update(self._tokens(plots, **kwargs))
+        if self.missing_modality == "learned":
+            data["text_present"] = torch.tensor([_is_present(plot) for plot in plots])
+        return data
+
+    def _tokens(self, plots: Sequence[Plot | None], **kwargs: Any) -> BatchEncoding:
+        """`input_ids` and `attention_mask`, each (batch, length)."""
+        padding = {
+            "padding": self.padding,
+            "max_length": self.max_length,
+            # few distinct lengths, which tensor cores and oneDNN's kernel cache want
+            "pad_to_multiple_of": None if self.max_length % 8 else 8,
+            "return_tensors": "pt",
+        }
+        plots = [plot if _is_present(plot) else self._absent_plot for plot in plots]
+        texts = [plot for plot in plots if isinstance(plot, str)]
+        cut = {"truncation": True, "return_token_type_ids": False, **kwargs}
+        if len(texts) == len(plots):
+            return self.tokenizer(texts, **cut, **padding)
+        made = self.tokenizer(texts, max_length=self.max_length, **cut).input_ids if texts else []
+        rest = iter(made)
+        input_ids = [next(rest) if isinstance(plot, str) else self._cut(plot) for plot in plots]
+        return self.tokenizer.pad({"input_ids": input_ids}, **padding)
+
+    def _cut(self, input_ids: Any) -> list[int]:
+        """Ids cut to `max_length` as the tokenizer cuts: the special tokens at the end stay."""
+        ids = input_ids.tolist()
+        if len(ids) <= self.max_length:
+            return ids
+        end = self._num_end_tokens
+        return ids[: self.max_length - end] + ids[len(ids) - end :]
+
+    @cached_property
+    def _num_end_tokens(self) -> int:
+        mask = self.tokenizer("a", return_special_tokens_mask=True)["special_tokens_mask"]
+        return len(list(takewhile(bool, reversed(mask))))
 
     @property
     def _absent_plot(self) -> str:
         return "" if self.missing_modality == "learned" else self.missing_plot
 
-    def _pixels(self, posters: list[Any]) -> torch.Tensor:
+    def _pixels(self, posters: Sequence[Any]) -> torch.Tensor:
         """(batch, 3, height, width), zero where there is no poster."""
         size = self.image_processor.size
-        pixels = torch.zeros(len(posters), 3, size["height"], size["width"])
         there = [i for i, poster in enumerate(posters) if poster is not None]
-        if there:
-            pictures = [_to_picture(posters[i]) for i in there]
-            pixels[there] = self.image_processor(pictures, return_tensors="pt")["pixel_values"]
+        if not there:
+            return torch.zeros(len(posters), 3, size["height"], size["width"])
+        pictures = [_to_picture(posters[i]) for i in there]
+        given = self.image_processor(pictures, return_tensors="pt")["pixel_values"]
+        if len(there) == len(posters):
+            return given
+        pixels = given.new_zeros(len(posters), *given.shape[1:])
+        pixels[there] = given
         return pixels
+
+
+def _is_present(plot: Plot | None) -> bool:
+    return plot is not None and len(plot) > 0
 
 
 def _to_picture(poster: Poster) -> Image.Image | torch.Tensor | np.ndarray:

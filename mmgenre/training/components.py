@@ -1,17 +1,22 @@
 """Builds what `train.py` and `evaluate.py` put together, from the resolved configuration."""
 
-from collections.abc import Sequence
+import logging
+from collections.abc import Callable, Sequence
+from datetime import timedelta
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
+import torch
 from accelerate import Accelerator
 from accelerate.utils import set_seed
-from transformers import AutoTokenizer, PreTrainedTokenizerBase
+from PIL import Image
+from torch import nn
+from transformers import PreTrainedTokenizerBase
 
-from mmgenre.configs.arguments import ModelArguments, TrainConfig
+from mmgenre.configs.arguments import DataArguments, ModelArguments, TrainConfig
 from mmgenre.constants import CHECKPOINTS_DIR, HISTORY_FILE
 from mmgenre.data.collator import GenreCollator
-from mmgenre.data.dataset import MovieDataset, RejectedPoster, drop_broken_posters
+from mmgenre.data.dataset import MovieDataset, drop_broken_posters
 from mmgenre.data.labels import GenreVocabulary
 from mmgenre.data.loaders import (
     GlobalBatchSampler,
@@ -20,21 +25,56 @@ from mmgenre.data.loaders import (
     text_lengths,
 )
 from mmgenre.data.movies import Movies
-from mmgenre.data.records import VALIDATION, MovieRecord
-from mmgenre.data.tokenizer import train_tokenizer
-from mmgenre.data.transforms import create_augmentation
+from mmgenre.data.prepare import PrepareOptions, prepare_movies
+from mmgenre.data.readers.prepared import is_complete
+from mmgenre.data.records import VALIDATION, MovieRecord, RejectedPoster
+from mmgenre.data.tokenizer import are_tokens_usable, load_tokenizer, train_tokenizer
+from mmgenre.data.transforms import (
+    CropForDevice,
+    DeviceAugmentation,
+    HostAugmentation,
+    pad_posters,
+)
 from mmgenre.evaluation.evaluator import Evaluator
 from mmgenre.models.base import GenreConfig, GenrePreTrainedModel
 from mmgenre.models.pictures import open_poster
 from mmgenre.models.registry import create_config, get_system, load_class
 from mmgenre.training.accelerator import configure_model
+from mmgenre.training.agreement import Agreement
 from mmgenre.training.checkpointing import Checkpointer
 from mmgenre.training.early_stopping import EarlyStopping
 from mmgenre.training.optimization import LateEncoders, create_optimizer
 from mmgenre.training.output_dir import History
+from mmgenre.training.preemption import Preemption
 from mmgenre.training.schedulers import create_schedule
 from mmgenre.training.trainer import Trainer
 from mmgenre.utils.errors import UserError
+
+logger = logging.getLogger(__name__)
+
+
+def prepare_on_first_use(config: TrainConfig) -> None:
+    """Prepare the data set into `prepared_dir`, unless that is complete already.
+
+    Raises:
+        UserError: As `prepare_movies`, or the folder was prepared from another data set.
+    """
+    data = config.data
+    assert data.prepared_dir is not None
+    folder = Path(data.prepared_dir)
+    if is_complete(folder, data.dataset):
+        return
+    if data.dataset is None:
+        raise UserError(f"dataset is missing; prepared_dir {folder} is to be made from it")
+    tokenizer = config.model.tokenizer or config.model.text_backbone
+    prepare_movies(
+        data.dataset,
+        folder,
+        open_poster,
+        PrepareOptions(tokenizer=None if tokenizer == "train" else tokenizer),
+        data_format=data.data_format,
+        broken_posters=data.broken_posters,
+    )
 
 
 def create_model(
@@ -78,7 +118,7 @@ def create_dataset(
     config: GenreConfig,
     processor: Any,
     broken_posters: str,
-    augmentation: str = "none",
+    augment: Callable[[Image.Image, int], Any] | None = None,
     seed: int = 0,
 ) -> MovieDataset:
     """A split's data set, without the posters that cannot be decoded.
@@ -92,15 +132,43 @@ def create_dataset(
     rejected: list[RejectedPoster] = []
     if uses_images:
         records, rejected = drop_broken_posters(records, open_poster, min_side, broken_posters)
+    use_tokens = "text" in processor.modalities and are_tokens_usable(
+        records, processor.tokenizer, config.max_length
+    )
     return MovieDataset(
         records,
         vocabulary,
         open_poster if uses_images else None,
         min_side,
-        create_augmentation(augmentation, config.image_size),
+        augment,
         seed,
         rejected,
+        use_tokens,
     )
+
+
+class Augmentation(NamedTuple):
+    """What augments training posters, in the order in which they meet it."""
+
+    augment: Callable[[Image.Image, int], Any] | None
+    encode_images: Callable[[list[Any]], dict[str, torch.Tensor]]
+    batch_transform: nn.Module
+
+
+def create_augmentation(args: DataArguments, config: GenreConfig, processor: Any) -> Augmentation:
+    """The augmentation of a model's training posters, in the form that the arguments name."""
+    if args.augmentation == "none" or "image" not in config.modalities:
+        return Augmentation(None, processor.encode_images, nn.Identity())
+    if args.augmentation_device == "host":
+        augment = HostAugmentation(config.image_size)
+        return Augmentation(augment, processor.encode_images, nn.Identity())
+    on_device = DeviceAugmentation(
+        config.image_size,
+        config.image_mean,
+        config.image_std,
+        mark_missing=config.missing_modality == "learned",
+    )
+    return Augmentation(CropForDevice(config.image_size), pad_posters, on_device)
 
 
 def create_evaluator(
@@ -112,7 +180,8 @@ def create_evaluator(
     num_workers: int,
 ) -> Evaluator:
     """The evaluation of a model on a data set."""
-    loader = create_eval_loader(dataset, batch_size, GenreCollator(processor), num_workers)
+    collator = GenreCollator(processor.encode_images, processor.encode_text)
+    loader = create_eval_loader(dataset, batch_size, collator, num_workers)
     return Evaluator(accelerator, loader, config.genres, config.thresholds)
 
 
@@ -121,6 +190,7 @@ def create_trainer(
     accelerator: Accelerator,
     movies: Movies,
     output_dir: Path,
+    preemption: Preemption,
 ) -> Trainer:
     """Everything that `Trainer.fit` needs, at the start of a run.
 
@@ -133,23 +203,27 @@ def create_trainer(
     model, processor = create_model(
         config.model, movies.vocabulary, train_records, optimization.positive_weight_power
     )
+    augmentation = create_augmentation(data, model.config, processor)
     dataset = create_dataset(
         train_records,
         movies.vocabulary,
         model.config,
         processor,
         data.broken_posters,
-        data.augmentation,
+        augmentation.augment,
         training.seed,
     )
     _check_modalities(dataset.records, processor.modalities)
+    _check_poster_size(movies, model.config)
     validation = create_dataset(
         validation_records, movies.vocabulary, model.config, processor, data.broken_posters
     )
     sampler = GlobalBatchSampler(
         len(dataset),
+        global_batch_size=training.per_device_train_batch_size
+        * training.gradient_accumulation_steps
+        * accelerator.num_processes,
         batch_size=training.per_device_train_batch_size,
-        accumulation=training.gradient_accumulation_steps,
         num_processes=accelerator.num_processes,
         process_index=accelerator.process_index,
         seed=training.seed,
@@ -168,7 +242,7 @@ def create_trainer(
         optimization.decay_bias_and_norm,
     )
     schedule = create_schedule(
-        optimization, optimizer, sampler.num_steps, training.num_train_epochs
+        optimization, optimizer, lambda: sampler.num_steps, training.num_train_epochs
     )
     evaluator = create_evaluator(
         accelerator,
@@ -179,8 +253,7 @@ def create_trainer(
         data.dataloader_num_workers,
     )
     prepared_model, prepared_optimizer = accelerator.prepare(model, optimizer)
-    # From here on each process draws its own dropout.
-    set_seed(training.seed, device_specific=True)
+    agreement = Agreement(accelerator, timedelta(seconds=training.ddp_timeout))
     return Trainer(
         accelerator=accelerator,
         model=prepared_model,
@@ -194,17 +267,25 @@ def create_trainer(
         dataset=dataset,
         sampler=sampler,
         loader=create_train_loader(
-            dataset, sampler, GenreCollator(processor), data.dataloader_num_workers
+            dataset,
+            sampler,
+            GenreCollator(augmentation.encode_images, processor.encode_text),
+            data.dataloader_num_workers,
         ),
+        batch_transform=augmentation.batch_transform.to(accelerator.device),
         evaluator=evaluator,
         checkpointer=Checkpointer(
-            accelerator, output_dir / CHECKPOINTS_DIR, training.save_total_limit
+            accelerator, agreement, output_dir / CHECKPOINTS_DIR, training.save_total_limit
         ),
         history=History(output_dir / HISTORY_FILE),
         num_train_epochs=training.num_train_epochs,
         metric_for_best_model=training.metric_for_best_model,
+        agreement=agreement,
+        preemption=preemption,
         max_grad_norm=optimization.max_grad_norm,
         logging_steps=training.logging_steps,
+        save_steps=training.save_steps,
+        max_nonfinite_steps=training.max_nonfinite_steps,
     )
 
 
@@ -214,12 +295,31 @@ def _check_modalities(records: Sequence[MovieRecord], modalities: Sequence[str])
         "image": any(record.poster is not None for record in records),
         "text": any(record.plot for record in records),
     }
-    for name in modalities:
-        if not there[name]:
-            raise UserError(
-                f"the model has the modality {name!r}, but no training movie does; name the others "
-                "in --model_config modalities=[...], or give a data set that has it"
-            )
+    missing = [name for name in modalities if not there[name]]
+    if len(missing) == len(modalities):
+        raise UserError(
+            f"no training movie has what the model learns from ({', '.join(missing)}); give a "
+            "data set with posters or plots"
+        )
+    if missing:
+        raise UserError(
+            f"the model has the modality {missing[0]!r}, but no training movie does; name the "
+            "others in --model_config modalities=[...], or give a data set that has it"
+        )
+
+
+def _check_poster_size(movies: Movies, config: GenreConfig) -> None:
+    if movies.manifest is None:
+        return
+    poster_size = movies.manifest.options["poster_size"]
+    if poster_size < config.image_size:
+        logger.warning(
+            "prepared posters have %d pixels and are enlarged to the model's %d; "
+            "`mmgenre prepare --poster_size %d` keeps more of them",
+            poster_size,
+            config.image_size,
+            config.image_size,
+        )
 
 
 def _create_tokenizer(
@@ -235,8 +335,4 @@ def _create_tokenizer(
         if not plots:
             raise ValueError("tokenizer 'train' needs plots, and no training movie has one")
         return train_tokenizer(plots, config.text_config.vocab_size)
-    try:
-        return AutoTokenizer.from_pretrained(source)
-    except Exception as error:  # missing files raise OSError, ValueError or TypeError here
-        reason = " ".join(str(error).split())
-        raise ValueError(f"tokenizer {source!r} cannot be loaded ({reason})") from error
+    return load_tokenizer(source)

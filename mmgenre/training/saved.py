@@ -30,7 +30,7 @@ class Saved:
         thresholds = self.model.config.thresholds
         return {
             "model": self.path,
-            "dataset": str(self.data.dataset),
+            "dataset": str(self.data.prepared_dir or self.data.dataset),
             "split": split,
             "movies": num_movies,
             "threshold": "0.5" if thresholds is None else "the model's, one per genre",
@@ -69,6 +69,7 @@ def open_saved(run_or_model: str, args: EvaluationArguments) -> Saved:
     if args.dataset is not None:
         # The protocol of the run's data set says nothing about another one.
         changes = {"dataset": args.dataset, "data_format": args.data_format, "protocol": None}
+        changes |= {"prepared_dir": None, "content_hash": None}
     for name in ("protocol", "unknown_genres", "dataloader_num_workers"):
         if getattr(args, name) is not None:
             changes[name] = getattr(args, name)

@@ -3,9 +3,16 @@
 import logging
 import os
 import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
 
 from datasets import disable_progress_bars as disable_datasets_progress_bars
+from tqdm import tqdm
+from tqdm.contrib.logging import logging_redirect_tqdm
 from transformers.utils import logging as transformers_logging
+
+_SECONDS_BETWEEN_LINES = 10
 
 
 def is_main_process() -> bool:
@@ -16,6 +23,35 @@ def is_main_process() -> bool:
 def show_progress() -> bool:
     """Whether a progress bar is of use: on a terminal, in the first process."""
     return is_main_process() and sys.stderr.isatty()
+
+
+@contextmanager
+def log_progress(
+    logger: logging.Logger, verb: str, total: int, unit: str
+) -> Iterator[Callable[[int], None]]:
+    """Show how far a long piece of work is: a bar, or a line now and then; rate and time left.
+
+    Yields:
+        A function to call with the number of units that were done since the last call.
+    """
+    bar = tqdm(total=total, desc=verb, unit=f" {unit}", disable=not show_progress())
+    started = last_line = time.monotonic()
+    done = 0
+
+    def advance(number: int) -> None:
+        nonlocal done, last_line
+        bar.update(number)
+        done += number
+        now = time.monotonic()
+        if bar.disable and now - last_line >= _SECONDS_BETWEEN_LINES:
+            last_line = now
+            rate = done / (now - started)
+            left = tqdm.format_interval((total - done) / rate)
+            logger.info("%s %d of %d %s, %.1f/s, %s left", verb, done, total, unit, rate, left)
+
+    # Log lines must not tear the bar.
+    with bar, nullcontext() if bar.disable else logging_redirect_tqdm():
+        yield advance
 
 
 def set_up_logging() -> None:

@@ -9,9 +9,11 @@ from typing import Any
 
 import h5py
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from datasets import Dataset
-from mmimdb import jsonl_row, movie_json, write_archive, write_hdf5, write_jsonl
+from mmimdb import hub_row, jsonl_row, movie_json, write_archive, write_hdf5, write_jsonl
 
 import mmgenre.data.readers.archive  # noqa: F401  (a test without rights could not load it)
 from mmgenre.data.readers import read_movies
@@ -94,6 +96,15 @@ def stretch_split(handle: h5py.File) -> None:
 def parquet(path: Path) -> None:
     path.mkdir()
     Dataset.from_dict({"plot": ["P"], "genre": ["war"]}).to_parquet(path / "train.parquet")
+
+
+def hub(**changes: Any) -> Make:
+    def make(path: Path) -> None:
+        path.mkdir()
+        row = {**hub_row("", "War", b"poster"), **changes}
+        pq.write_table(pa.Table.from_pylist([row]), path / "train.parquet")
+
+    return make
 
 
 def nested(path: Path) -> None:
@@ -258,7 +269,13 @@ BAD_INPUT: dict[str, tuple[Make, str]] = {
     "parquet with other columns": (
         parquet,
         "{path} has the columns plot (string), genre (string); needed are messages (a list with "
-        "role and content) and images (a list of images)",
+        "role and content, which are text) and images (a list of images, with their bytes)",
+    ),
+    "parquet with numbers as messages": (
+        hub(messages=[{"role": "user", "content": 1}, {"role": "assistant", "content": 2}]),
+        "{path} has the columns messages (list<item: struct<role: string, content: int64>>), "
+        "images (list<item: struct<bytes: binary, path: null>>); needed are messages (a list "
+        "with role and content, which are text) and images (a list of images, with their bytes)",
     ),
     "hdf5 without target_names": (
         hdf5_with(lambda handle: handle["genres"].attrs.pop("target_names")),

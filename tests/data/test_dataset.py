@@ -14,7 +14,7 @@ from mmgenre.data.dataset import MovieDataset, drop_broken_posters, sample_seed,
 from mmgenre.data.labels import GenreVocabulary
 from mmgenre.data.loaders import GlobalBatchSampler, create_eval_loader, create_train_loader
 from mmgenre.data.records import FilePoster, MovieRecord
-from mmgenre.data.transforms import create_augmentation
+from mmgenre.data.transforms import CropForDevice, HostAugmentation, pad_posters
 from mmgenre.models.pictures import open_poster
 from mmgenre.utils.errors import UserError
 
@@ -41,21 +41,31 @@ def records(tmp_path: Path) -> list[MovieRecord]:
 
 
 def create_dataset(records: list[MovieRecord], **kwargs) -> MovieDataset:
-    augment = create_augmentation("report", 16)
-    return MovieDataset(records, VOCABULARY, open_poster, 16, augment, **kwargs)
+    kwargs = {"augment": HostAugmentation(16), **kwargs}
+    return MovieDataset(records, VOCABULARY, open_poster, 16, **kwargs)
 
 
 def pixels(sample: dict) -> np.ndarray:
     return np.asarray(sample["image"])
 
 
-def process(images: list, text: list) -> dict[str, torch.Tensor]:
-    """Stands for a model's processor."""
+def encode_images(posters: list) -> dict[str, torch.Tensor]:
+    """Stands for a processor's."""
     blank = np.zeros((16, 16, 3), dtype=np.uint8)
-    return {
-        "pixel_values": torch.tensor(np.stack([blank if i is None else i for i in images])),
-        "has_plot": torch.tensor([bool(plot) for plot in text]),
-    }
+    return {"pixel_values": torch.tensor(np.stack([blank if i is None else i for i in posters]))}
+
+
+def encode_text(plots: list) -> dict[str, torch.Tensor]:
+    return {"has_plot": torch.tensor([bool(plot) for plot in plots])}
+
+
+def encode_crops(crops: list) -> dict[str, torch.Tensor]:
+    """`pad_posters`, with what it leaves undefined set to 0."""
+    batch = pad_posters(crops)
+    for poster, (height, width) in zip(batch["posters"], batch["poster_sizes"], strict=True):
+        poster[height:] = 0
+        poster[:, width:] = 0
+    return batch
 
 
 def test_samples(records: list[MovieRecord]) -> None:
@@ -99,11 +109,23 @@ def test_seeds_of_neighbours_differ() -> None:
     assert all(0 <= seed < 2**63 for seed in seeds)
 
 
-def test_batches_do_not_depend_on_workers_and_follow_the_epoch(records: list[MovieRecord]) -> None:
+@pytest.mark.parametrize(
+    ("augment", "encode", "changing"),
+    [
+        (HostAugmentation(16), encode_images, "pixel_values"),
+        (CropForDevice(16), encode_crops, "augmentation"),
+    ],
+    ids=["host", "device"],
+)
+def test_batches_do_not_depend_on_workers_and_follow_the_epoch(
+    records: list[MovieRecord], augment, encode, changing: str
+) -> None:
     def epochs(num_workers: int) -> list[dict[str, torch.Tensor]]:
-        dataset = create_dataset(records)
+        dataset = create_dataset(records, augment=augment)
         sampler = GlobalBatchSampler(5, batch_size=2, drop_last=False)
-        loader = create_train_loader(dataset, sampler, GenreCollator(process), num_workers)
+        loader = create_train_loader(
+            dataset, sampler, GenreCollator(encode, encode_text), num_workers
+        )
         batches = []
         for epoch in (0, 1):
             sampler.set_epoch(epoch)
@@ -117,11 +139,7 @@ def test_batches_do_not_depend_on_workers_and_follow_the_epoch(records: list[Mov
         assert one.keys() == other.keys()
         assert all(torch.equal(one[key], other[key]) for key in one)
     by_movie = [
-        {
-            int(i): p
-            for batch in epoch
-            for i, p in zip(batch["index"], batch["pixel_values"], strict=True)
-        }
+        {int(i): p for batch in epoch for i, p in zip(batch["index"], batch[changing], strict=True)}
         for epoch in (with_workers[:3], with_workers[3:])
     ]
     assert (by_movie[0][0] != by_movie[1][0]).any()
@@ -129,7 +147,7 @@ def test_batches_do_not_depend_on_workers_and_follow_the_epoch(records: list[Mov
 
 def test_evaluation_batches_hold_all_movies_in_order(records: list[MovieRecord]) -> None:
     dataset = MovieDataset(records, VOCABULARY, None, 16)
-    batches = list(create_eval_loader(dataset, 2, GenreCollator(process), 0))
+    batches = list(create_eval_loader(dataset, 2, GenreCollator(encode_images, encode_text), 0))
     assert [len(batch["index"]) for batch in batches] == [2, 2, 1]
     assert torch.cat([batch["index"] for batch in batches]).tolist() == [0, 1, 2, 3, 4]
     assert torch.equal(torch.cat([batch["labels"] for batch in batches]), dataset.labels)

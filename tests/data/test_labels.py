@@ -97,6 +97,16 @@ def test_encode_names_an_unknown_genre() -> None:
         GenreVocabulary(("war",)).encode(["war", "adult"])
 
 
+@pytest.mark.parametrize(
+    ("power", "expected"), [(1, [5, 2.5, 5]), (0.5, [5**0.5, 2.5**0.5, 5**0.5])]
+)
+def test_positive_weights(power: float, expected: list[float]) -> None:
+    """Of five movies one has war, two drama and none news, which weighs as if one had it."""
+    movies = [movie("a", "war", "drama"), movie("b", "drama"), *(movie(i) for i in "cde")]
+    weights = GenreVocabulary(("war", "drama", "news")).positive_weights(movies, power)
+    assert weights == pytest.approx(expected)
+
+
 UNKNOWN = [movie("a", "war"), movie("b", "adult", "war"), movie("c", "adult"), movie("d", "news")]
 
 

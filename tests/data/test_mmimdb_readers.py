@@ -4,7 +4,6 @@ import json
 import logging
 import pickle
 import sys
-import tracemalloc
 from pathlib import Path
 from typing import get_args
 
@@ -193,32 +192,3 @@ def test_two_formats_in_a_folder_must_be_told_apart(tmp_path: Path) -> None:
 
 def test_the_arguments_name_all_formats() -> None:
     assert set(get_args(DataFormat)) == {"auto", *READERS}
-
-
-def big_archive(folder: Path) -> None:
-    ids = [str(i) for i in range(400)]
-    write_archive(folder, {"train": ids}, {i: {"plot": ["x" * 20_000]} for i in ids})
-
-
-BIG = {
-    "archive": big_archive,
-    "jsonl": lambda folder: write_jsonl(
-        folder, train=[jsonl_row(i, text="x" * 20_000) for i in range(400)]
-    ),
-    "hdf5": lambda folder: write_hdf5(folder / "multimodal_imdb.hdf5", (400, 50, 50)),
-}
-
-
-@pytest.mark.parametrize("data_format", BIG)
-def test_movies_are_streamed(data_format: str, tmp_path: Path) -> None:
-    """The files hold 8 MB of plots or vectors; reading past them keeps the ids, and no more."""
-    BIG[data_format](tmp_path / "big")
-    next(read_movies(str(tmp_path / "big")))  # imports, and caches that stay
-    tracemalloc.start()
-    try:
-        count = sum(1 for _ in read_movies(str(tmp_path / "big")))
-        peak = tracemalloc.get_traced_memory()[1]
-    finally:
-        tracemalloc.stop()
-    assert count >= 400
-    assert peak < 700_000

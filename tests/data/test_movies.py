@@ -95,7 +95,9 @@ LEAK = (
 def test_a_movie_in_two_splits_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(UserError) as caught:
         load_movies(arguments(same_movie(tmp_path)), seed=0)
-    assert str(caught.value) == f"{LEAK}; keep each of them in one split"
+    assert (
+        str(caught.value) == f"{LEAK}; take one of them out, or name splits that have both in one"
+    )
 
 
 def test_a_protocol_keeps_its_published_splits_and_warns(

@@ -11,37 +11,18 @@ import datasets
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from mmimdb import HUB_FEATURES, PROMPT, hub_row
 from PIL import Image
 
 from mmgenre.data.readers import READERS, detect_format, read_movies
 from mmgenre.data.records import FilePoster, MovieRecord
 from mmgenre.utils.errors import UserError
 
-HUB_FEATURES = datasets.Features(
-    {
-        "messages": datasets.List(
-            {"role": datasets.Value("string"), "content": datasets.Value("string")}
-        ),
-        "images": datasets.List(datasets.Image()),
-    }
-)
-PROMPT = "<image>Name the genres.\nTitle: A\n{}\nNote that a movie can have many genres."
-
 
 def jpeg(shade: int, side: int = 8) -> bytes:
     buffer = io.BytesIO()
     Image.new("RGB", (side, side), (shade, 0, 0)).save(buffer, "JPEG")
     return buffer.getvalue()
-
-
-def hub_row(prompt: str, answer: str, image: bytes | None) -> dict:
-    return {
-        "messages": [
-            {"role": "user", "content": prompt},
-            {"role": "assistant", "content": answer},
-        ],
-        "images": [] if image is None else [{"bytes": image, "path": None}],
-    }
 
 
 @pytest.fixture(autouse=True)
@@ -123,15 +104,18 @@ def test_hub_rows_without_image_or_answer_are_left_out_and_named(
 ) -> None:
     no_image = hub_row("", "Drama", None)
     no_answer = {**rows[0], "messages": rows[0]["messages"][:1]}
-    folder = open_door("parquet", [rows[0], no_image, no_answer, rows[1]], tmp_path)
+    null_answer = {**rows[0], "messages": [rows[0]["messages"][0], None]}
+    no_messages = {**rows[0], "messages": []}
+    left_out = [no_image, no_answer, null_answer, no_messages]
+    folder = open_door("parquet", [rows[0], *left_out, rows[1]], tmp_path)
     with caplog.at_level(logging.WARNING):
         movies = list(read_movies(str(folder)))
-    assert [movie.id for movie in movies] == ["row00000", "row00003"]
+    assert [movie.id for movie in movies] == ["row00000", "row00005"]
     assert movies[1].poster.read() == rows[1]["images"][0]["bytes"]
     messages = [record.getMessage() for record in caplog.records if "mmgenre" in record.name]
     assert len(messages) == 1
-    assert "left out 2 of 4 rows" in messages[0]
-    assert "row00001, row00002" in messages[0]
+    assert "left out 4 of 6 rows" in messages[0]
+    assert "row00001, row00002, row00003, row00004" in messages[0]
 
 
 def test_hub_image_that_is_only_a_path_is_not_opened(rows: list[dict], tmp_path: Path) -> None:

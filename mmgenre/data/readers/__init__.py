@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from importlib import import_module
 from pathlib import Path
 
-from mmgenre.constants import METADATA_FILES
+from mmgenre.constants import METADATA_FILES, PREPARED_MANIFEST_FILE
 from mmgenre.data.records import MovieRecord
 from mmgenre.utils.errors import UserError
 
@@ -18,6 +18,7 @@ READERS = {
     "archive": "mmgenre.data.readers.archive:read_archive",
     "jsonl": "mmgenre.data.readers.jsonl:read_jsonl",
     "hdf5": "mmgenre.data.readers.hdf5:read_hdf5",
+    "prepared": "mmgenre.data.readers.prepared:read_prepared",
 }
 PARQUET_PATTERNS = ("*.parquet", "data/*.parquet")
 SAVED_DATASET_FILES = ("dataset_dict.json", "state.json")
@@ -33,6 +34,7 @@ _MARKS = {
     "jsonl": JSONL_FILES,
     "hdf5": (HDF5_FILE,),
     "hub": (*PARQUET_PATTERNS, *SAVED_DATASET_FILES),
+    "prepared": (PREPARED_MANIFEST_FILE,),
 }
 _HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
 
@@ -45,19 +47,27 @@ def read_movies(path: str, data_format: str = "auto") -> Iterator[MovieRecord]:
         data_format: A key of `READERS`, or `auto` to tell it from the path.
 
     Raises:
-        UserError: The format is unknown; or, while iterating, the data is not in that format.
+        UserError: As `find_format`; or, while iterating, the data is not in that format.
+    """
+    module, function = READERS[find_format(path, data_format)].split(":")
+    reader = getattr(import_module(module), function)
+    return reader(path)
+
+
+def find_format(path: str, data_format: str = "auto") -> str:
+    """The key of `READERS` by which `path` is read; the log says one that was not named.
+
+    Raises:
+        UserError: The format is unknown or cannot be told, or the path cannot be read.
     """
     if data_format not in ("auto", *READERS):
         choices = ", ".join(["auto", *READERS])
         raise UserError(f"data_format {data_format!r} is unknown; choose one of {choices}")
     _check_readable(path)
-    how = "as named"
     if data_format == "auto":
-        data_format, how = detect_format(path), "found from the path"
-    logger.info("reading %s as format %r (%s)", path, data_format, how)
-    module, function = READERS[data_format].split(":")
-    reader = getattr(import_module(module), function)
-    return reader(path)
+        data_format = detect_format(path)
+        logger.info("reading %s as format %r (found from the path)", path, data_format)
+    return data_format
 
 
 def detect_format(path: str) -> str:

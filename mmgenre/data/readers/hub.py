@@ -22,8 +22,11 @@ from mmgenre.utils.errors import UserError
 
 logger = logging.getLogger(__name__)
 
-# What the items of each needed column must hold.
-_NEEDED_FIELDS = {"messages": "content", "images": "bytes"}
+# What the items of each needed column must hold, and of which types.
+_NEEDED_FIELDS = {
+    "messages": ("content", (pa.string(), pa.large_string())),
+    "images": ("bytes", (pa.binary(), pa.large_binary())),
+}
 _PLOT = re.compile(r"Plot:(.*?)\nNote that a movie", re.DOTALL)
 _BATCH_SIZE = 100
 _IDS_IN_WARNING = 5
@@ -43,6 +46,7 @@ class ArrowPoster:
     dataset: Dataset
     row: int
     source: str
+    is_checked = False
 
     @property
     def name(self) -> str:
@@ -73,7 +77,7 @@ def read_hub(path: str) -> Iterator[MovieRecord]:
     for batch in dataset.iter(_BATCH_SIZE):
         for messages, images in zip(batch["messages"].to_pylist(), batch["images"], strict=True):
             movie_id = f"row{row:05d}"
-            if messages is None or len(messages) < 2 or not _has_image(images):
+            if not (_has_messages(messages) and _has_image(images)):
                 left_out.append(movie_id)
             else:
                 yield MovieRecord(
@@ -120,15 +124,20 @@ def _open(path: str) -> Dataset:
 
 def _check_columns(dataset: Dataset, path: str) -> None:
     schema = dataset.data.schema
-    for column, item_field in _NEEDED_FIELDS.items():
+    for column, (item_field, types) in _NEEDED_FIELDS.items():
         kind = schema.field(column).type if column in schema.names else pa.null()
         items = kind.value_type if isinstance(kind, (pa.ListType, pa.LargeListType)) else pa.null()
-        if not pa.types.is_struct(items) or items.get_field_index(item_field) < 0:
+        index = items.get_field_index(item_field) if pa.types.is_struct(items) else -1
+        if index < 0 or items.field(index).type not in types:
             found = ", ".join(f"{field.name} ({field.type})" for field in schema)
             raise UserError(
                 f"{path} has the columns {found}; needed are messages (a list with role and "
-                "content) and images (a list of images)"
+                "content, which are text) and images (a list of images, with their bytes)"
             )
+
+
+def _has_messages(messages: list[dict[str, str] | None] | None) -> bool:
+    return messages is not None and len(messages) > 1 and None not in messages[:2]
 
 
 def _has_image(images: pa.ListScalar) -> bool:
