@@ -96,7 +96,7 @@ class Checkpointer:
                 save_file(tensors, target / OPTIMIZER_FILE)
                 (target / LOOP_STATE_FILE).write_text(json.dumps(loop_state, indent=1))
                 self._publish(temporary, name, best)
-            except (OSError, RuntimeError, SafetensorError) as error:
+            except (OSError, SafetensorError) as error:
                 shutil.rmtree(temporary, ignore_errors=True)
                 raise UserError(
                     f"checkpoint {self.folder / name} cannot be written ({_first_line(error)}); "
