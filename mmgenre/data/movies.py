@@ -19,10 +19,15 @@ _LEAKS_IN_MESSAGE = 5
 
 @dataclass(frozen=True)
 class Movies:
-    """Movies of each split and the genres that are their labels."""
+    """Movies of each split and the genres that are their labels.
+
+    Attributes:
+        genres_there: All genres that the data set's movies have, also those that are no labels.
+    """
 
     splits: dict[str, list[MovieRecord]]
     vocabulary: GenreVocabulary
+    genres_there: frozenset[str]
 
     def split(self, name: str) -> list[MovieRecord]:
         """The movies of a split.
@@ -34,6 +39,28 @@ class Movies:
             there = ", ".join(split for split, records in self.splits.items() if records)
             raise UserError(f"the data set has no movies in the split {name!r}; it has {there}")
         return self.splits[name]
+
+    def shared_genres(self) -> list[str]:
+        """The labels that movies of the data set, of whatever split, have.
+
+        Raises:
+            UserError: There is none.
+        """
+        shared = [genre for genre in self.vocabulary.genres if genre in self.genres_there]
+        if not shared:
+            raise UserError(
+                "the data set and the model have no genre in common; the model's are "
+                f"{', '.join(self.vocabulary.genres)}"
+            )
+        return shared
+
+    def dropped_genres(self, kept: Sequence[str]) -> dict[str, str]:
+        """For a report: what an evaluation on the genres `kept` leaves out, where it does."""
+        dropped = {
+            "dropped, unknown to the model": self.genres_there - set(self.vocabulary.genres),
+            "dropped, not in the data set": set(self.vocabulary.genres) - set(kept),
+        }
+        return {reason: ", ".join(sorted(genres)) for reason, genres in dropped.items() if genres}
 
 
 def load_movies(args: DataArguments, seed: int, genres: Sequence[str] | None = None) -> Movies:
@@ -63,11 +90,12 @@ def load_movies(args: DataArguments, seed: int, genres: Sequence[str] | None = N
     elif vocabulary is None:
         vocabulary = GenreVocabulary.from_records(splits["train"])
     _check_leaks(splits, args.protocol)
+    there = {genre for split in splits.values() for record in split for genre in record.genres}
     splits = {
         name: check_known(split, vocabulary, name, args.unknown_genres)
         for name, split in splits.items()
     }
-    return Movies(splits, vocabulary)
+    return Movies(splits, vocabulary, frozenset(there))
 
 
 def _check_protocol_decides_alone(args: DataArguments) -> None:

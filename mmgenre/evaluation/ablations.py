@@ -6,6 +6,9 @@ from typing import Any
 
 import numpy as np
 
+from mmgenre.evaluation.metrics import compute_metrics
+from mmgenre.evaluation.predictions import Predictions
+
 # The missing-modality curve; its first point, 0, is the evaluation itself.
 MISSING_SHARES = (0.25, 0.5, 0.75, 1.0)
 _FIELDS = {"image": "poster", "text": "plot"}
@@ -26,6 +29,12 @@ class Ablation:
     change: str
     share: float
     records: list[Any]
+
+    def row(self, predictions: Predictions) -> dict[str, Any]:
+        """The change, and what `compute_metrics` gives under it."""
+        p = predictions
+        metrics = compute_metrics(p.probabilities, p.labels, p.genres, p.cuts)
+        return {"field": self.field, "change": self.change, "share": self.share, **metrics}
 
 
 def ablate(records: Sequence[Any], modalities: Sequence[str], seed: int) -> Iterator[Ablation]:

@@ -12,10 +12,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from mmgenre.evaluation.metrics import checked, ratio
+from mmgenre.evaluation.metrics import checked
+from mmgenre.evaluation.thresholds import NUM_FOLDS, deal_folds
 
 NUM_BINS = 15
-NUM_FOLDS = 5
 # Temperatures that are looked at; a model that orders all pairs rightly has no best one.
 _LIMITS = (0.01, 100.0)
 # Logits of probabilities that are 0 or 1 in float64 are not finite.
@@ -90,7 +90,7 @@ def calibration(
         fit: Whether these are validation movies, which alone may give a temperature.
 
     Returns:
-        `ece`, `ece_per_genre` and `reliability`; with `fit` also `temperature`, and
+        `ece` (pooled over all genres) and `reliability`; with `fit` also `temperature`, and
         `ece_with_temperature`, where each fold of movies has the temperature of the others.
 
     Raises:
@@ -99,14 +99,10 @@ def calibration(
     scores, truth, _ = checked(probabilities, labels, genres)
     figures: dict[str, Any] = {
         "ece": expected_calibration_error(scores, truth),
-        "ece_per_genre": {
-            genre: expected_calibration_error(scores[:, column], truth[:, column])
-            for column, genre in enumerate(genres)
-        },
         "reliability": reliability(scores, truth),
     }
     if fit and len(scores) >= NUM_FOLDS:
-        folds = np.random.default_rng(seed).permutation(len(scores)) % NUM_FOLDS
+        folds = deal_folds(len(scores), seed)
         out_of_fold = np.empty_like(scores)
         for fold in range(NUM_FOLDS):
             held_out = folds == fold

@@ -84,7 +84,9 @@ def f1_intervals(
     observed, observed_f1 = f1_from_counts(counts.sum(axis=0), num_movies)
     values, f1 = f1_from_counts(sums, num_movies)
     without, f1_without = f1_from_counts(counts.sum(axis=0) - counts, max(1, num_movies - 1))
-    overall = {name: _interval(values[name], observed[name], without[name]) for name in observed}
+    overall = {
+        name: _interval(values[name], float(observed[name]), without[name]) for name in observed
+    }
     per_genre = [
         _interval(*columns) for columns in zip(f1.T, observed_f1, f1_without.T, strict=True)
     ]
@@ -117,7 +119,7 @@ def difference_interval(
     total = both.sum(axis=0)
     return _interval(
         difference(_resampled_sums(both, num_resamples, seed), len(both)),
-        difference(total, len(both)),
+        float(difference(total, len(both))),
         difference(total - both, max(1, len(both) - 1)),
     )
 
@@ -186,7 +188,7 @@ def _resampled_sums(
 
 
 def _interval(
-    values: NDArray[np.float64], observed: ArrayLike, without: NDArray[np.float64]
+    values: NDArray[np.float64], observed: float, without: NDArray[np.float64]
 ) -> Interval:
     """The BCa interval (Efron 1987) of a statistic.
 

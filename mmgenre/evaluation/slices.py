@@ -1,4 +1,4 @@
-"""Figures of parts of a split: by length of plot, year, number of genres, and frequency of genre."""
+"""Figures of parts of a split: by plot length, year, number of genres and frequency of genre."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
@@ -83,7 +83,7 @@ def _between(
 ) -> Iterator[tuple[str, NDArray[np.bool_]]]:
     numbers = np.array([np.nan if value is None else value for value in values], dtype=np.float64)
     yield "unknown", np.isnan(numbers)
-    yield f"below {bounds[0]}", numbers < bounds[0]
+    yield "0" if bounds[0] == 1 else f"below {bounds[0]}", numbers < bounds[0]
     for low, high in zip(bounds, bounds[1:], strict=False):
         name = f"{low}" if high == low + 1 else f"{low} to {high - 1}"
         yield name, (low <= numbers) & (numbers < high)

@@ -62,8 +62,8 @@ def cross_validate(
     scores, truth, _ = checked(probabilities, labels, genres)
     if len(scores) < NUM_FOLDS:
         return {}
-    folds = np.random.default_rng(seed).permutation(len(scores)) % NUM_FOLDS
-    figures = {}
+    folds = deal_folds(len(scores), seed)
+    figures: dict[str, dict[str, float]] = {}
     for method in METHODS:
         predicted = np.empty_like(truth)
         for fold in range(NUM_FOLDS):
@@ -73,6 +73,11 @@ def cross_validate(
             )
         figures[method] = f1_metrics(predicted, truth)
     return figures
+
+
+def deal_folds(num_movies: int, seed: int) -> NDArray[np.int_]:
+    """(num_movies,), the fold of each movie, at random and of equal sizes up to one movie."""
+    return np.random.default_rng(seed).permutation(num_movies) % NUM_FOLDS
 
 
 def describe_thresholds(thresholds: Sequence[float] | None) -> str:

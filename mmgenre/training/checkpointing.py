@@ -119,9 +119,10 @@ class Checkpointer:
 
     def _publish(self, temporary: Path, name: str, best: str) -> None:
         files = [path for path in sorted(temporary.rglob("*")) if path.is_file()]
-        sizes = {str(path.relative_to(temporary)): path.stat().st_size for path in files}
         manifest = temporary / MANIFEST_FILE
-        manifest.write_text(json.dumps(sizes, indent=1), encoding="utf-8")
+        _write_manifest(
+            manifest, {str(path.relative_to(temporary)): _manifest_entry(path) for path in files}
+        )
         for path in [*files, manifest, *{path.parent for path in files}, temporary]:
             _sync(path)
         target = self.folder / name
@@ -173,6 +174,52 @@ def find_checkpoint(folder: Path, name: str) -> Path:
                 f"in place of {size}"
             )
     return checkpoint
+
+
+def store_thresholds(model: Path, thresholds: list[float] | None) -> None:
+    """Write decision thresholds into a saved model's config, in a checkpoint or by itself.
+
+    Files are written beside and renamed. A checkpoint stays whole at every moment: its manifest
+    leaves the config out while the config changes.
+
+    Args:
+        model: The folder that `from_pretrained` takes.
+
+    Raises:
+        UserError: The folder does not exist or cannot be written to.
+    """
+    config, manifest = model / "config.json", model.parent / MANIFEST_FILE
+    try:
+        content = json.loads(config.read_text(encoding="utf-8"))
+        text = json.dumps(content | {"thresholds": thresholds}, indent=2, sort_keys=True) + "\n"
+        if not manifest.is_file():
+            _replace(config, text)
+            return
+        entries = json.loads(manifest.read_text(encoding="utf-8"))
+        name = str(config.relative_to(manifest.parent))
+        _write_manifest(manifest, {k: v for k, v in entries.items() if k != name})
+        _replace(config, text)
+        _write_manifest(manifest, entries | {name: _manifest_entry(config)})
+    except OSError as error:
+        raise UserError(
+            f"thresholds cannot be stored in {config} ({error.strerror or error}); they need a "
+            "model in a folder that can be written to"
+        ) from error
+
+
+def _write_manifest(path: Path, entries: dict[str, int]) -> None:
+    _replace(path, json.dumps(entries, indent=1))
+
+
+def _manifest_entry(path: Path) -> int:
+    return path.stat().st_size
+
+
+def _replace(path: Path, text: str) -> None:
+    temporary = path.with_name(f".{path.name}.tmp")
+    temporary.write_text(text, encoding="utf-8")
+    _sync(temporary)
+    temporary.replace(path)
 
 
 def _name(epoch: int) -> str:
