@@ -224,9 +224,11 @@ class _Ranking:
         for column in np.flatnonzero(truth.any(axis=0)):
             order = np.argsort(-scores[:, column], kind="stable")
             ranked = scores[order, column]
-            # scikit-learn's definition counts equal scores as one step
-            ends = np.flatnonzero(np.append(ranked[1:] != ranked[:-1], True))
-            self.columns.append((order // rows_per_movie, truth[order, column], ends))
+            positives = np.flatnonzero(truth[order, column])
+            # scikit-learn's definition counts equal scores as one step: precision at its end
+            ends = np.searchsorted(-ranked, -ranked[positives], side="right") - 1
+            hit_ends = np.searchsorted(positives, ends, side="right") - 1
+            self.columns.append((order // rows_per_movie, positives, ends, hit_ends))
 
     def mean_ap(self, weights: NDArray[np.float64]) -> NDArray[np.float64]:
         """(resamples,), the mean over the columns that have a positive in the resample.
@@ -235,12 +237,11 @@ class _Ranking:
             weights: (resamples, num_movies).
         """
         total, there = np.zeros(len(weights)), np.zeros(len(weights))
-        for movies, truth, ends in self.columns:
-            ordered = weights[:, movies]
-            hits = np.cumsum(ordered * truth, axis=1)[:, ends]
-            predicted = np.cumsum(ordered, axis=1)[:, ends]
-            positives = hits[:, -1]
-            gained = np.diff(hits, axis=1, prepend=0.0)
-            total += ratio((ratio(hits, predicted) * gained).sum(axis=1), positives)
-            there += positives > 0
+        for movies, positives, ends, hit_ends in self.columns:
+            predicted = np.cumsum(weights.take(movies, axis=1), axis=1).take(ends, axis=1)
+            own = weights.take(movies[positives], axis=1)
+            hits = np.cumsum(own, axis=1)
+            precision = ratio(hits.take(hit_ends, axis=1), predicted)
+            total += ratio((own * precision).sum(axis=1), hits[:, -1])
+            there += hits[:, -1] > 0
         return ratio(total, there)

@@ -31,9 +31,8 @@ def test_bins_and_error_are_those_of_a_plain_loop() -> None:
         index = next(i for i in range(NUM_BINS) if score <= (i + 1) / NUM_BINS)
         bins.setdefault(index, []).append((score, label))
     expected_error = 0.0
-    for row, (index, members) in zip(
-        reliability(scores, labels), sorted(bins.items()), strict=True
-    ):
+    rows = reliability(scores, labels)
+    for row, (index, members) in zip(rows, sorted(bins.items()), strict=True):
         probability, positives = np.mean(members, axis=0)
         assert row == {
             "low": index / NUM_BINS,
