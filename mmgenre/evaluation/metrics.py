@@ -138,8 +138,9 @@ def checked(
     Raises:
         ValueError: A shape, a probability, a label or a threshold is wrong.
     """
-    scores = np.asarray(probabilities, dtype=np.float64)
-    truth = np.asarray(labels)
+    # Rows together in memory, so that sums have one order and the same data the same last bit.
+    scores = np.ascontiguousarray(probabilities, dtype=np.float64)
+    truth = np.ascontiguousarray(labels)
     if scores.ndim != 2 or len(scores) == 0 or scores.shape[1] != len(genres) or not len(genres):
         raise ValueError(
             f"probabilities have shape {scores.shape}; a row for each of at least one movie and a "

@@ -50,8 +50,7 @@ def test_every_figure_can_be_computed_again_from_the_predictions(
     probabilities = table[[f"probability/{genre}" for genre in GENRES]].to_numpy()
     labels = table[[f"label/{genre}" for genre in GENRES]].to_numpy()
     for cuts, key in ((0.5, "overall_at_0.5"), (thresholds or 0.5, "overall")):
-        computed = compute_metrics(probabilities, labels, GENRES, cuts)
-        assert computed == pytest.approx(written[key], rel=0, abs=1e-12)
+        assert compute_metrics(probabilities, labels, GENRES, cuts) == written[key]
     assert ("cross_validated_thresholds" in written) == (split == "validation")
     assert ("temperature" in written["calibration"]) == (split == "validation")
 
