@@ -1,4 +1,4 @@
-"""Two real processes (gloo) against one: the same training, and every movie evaluated once."""
+"""Real processes (gloo) against one: the same training, and every movie evaluated once."""
 
 import json
 import os
@@ -6,16 +6,18 @@ import subprocess
 import sys
 from pathlib import Path
 
+import gathered
 import pytest
 import torch
 from safetensors.torch import load_file
+from sklearn.metrics import average_precision_score, f1_score
 from tiny import ROOT
 from toy import fit
 
 
-def launch(script: Path, *arguments: str | Path) -> None:
-    """Start two processes; `--cpu --num_processes 2` would start one, silently."""
-    command = ["accelerate.commands.launch", "--multi_gpu", "--num_processes", "2"]
+def launch(script: Path, *arguments: str | Path, num_processes: int = 2) -> None:
+    """Start processes; `--cpu --num_processes 2` would start one, silently."""
+    command = ["accelerate.commands.launch", "--multi_gpu", "--num_processes", f"{num_processes}"]
     command += ["--num_machines", "1", "--mixed_precision", "no", "--dynamo_backend", "no"]
     result = subprocess.run(
         [sys.executable, "-m", *command, "--main_process_port", "0", script, *map(str, arguments)],
@@ -63,3 +65,35 @@ def test_a_system_trained_by_two_processes_evaluates_alike_in_one(
     overall = json.loads((run / "reports" / "validation" / "metrics.json").read_text())["overall"]
     expected = {f"validation/{name}": pytest.approx(v, abs=1e-6) for name, v in overall.items()}
     assert {name: line[name] for name in expected} == expected
+
+
+def scikit_learn_s(num_movies: int) -> dict[str, float]:
+    logits, labels = gathered.known_data(num_movies)
+    probabilities, truth = logits.double().sigmoid().numpy(), labels.numpy()
+    predicted = probabilities > gathered.THRESHOLDS
+    expected = {
+        f"f1_{average}": f1_score(truth, predicted, average=average, zero_division=0)
+        for average in ("micro", "macro", "weighted", "samples")
+    }
+    there = truth.any(axis=0)
+    for average, columns in (("macro", there), ("micro", slice(None))):
+        expected[f"map_{average}"] = average_precision_score(
+            truth[:, columns], probabilities[:, columns], average=average
+        )
+    return expected
+
+
+@pytest.mark.parametrize("num_processes", [2, 3])
+def test_gathered_metrics_are_scikit_learn_s(num_processes: int, tmp_path: Path) -> None:
+    launch(ROOT / "tests" / "gathered.py", tmp_path, num_processes=num_processes)
+    expected = pytest.approx(scikit_learn_s(gathered.NUM_MOVIES), rel=0, abs=1e-12)
+    found = {path.name: json.loads(path.read_text()) for path in tmp_path.iterdir()}
+    ranks = [f"{rank}_of_{num_processes}.json" for rank in range(num_processes)]
+    assert found == dict.fromkeys(ranks, expected)
+
+
+@pytest.mark.usefixtures("fresh_accelerate")
+@pytest.mark.parametrize("num_movies", [1, 2, 13])
+def test_metrics_of_one_process_are_scikit_learn_s(num_movies: int) -> None:
+    found = gathered.evaluate(num_movies)
+    assert found == pytest.approx(scikit_learn_s(num_movies), rel=0, abs=1e-12)
