@@ -21,11 +21,11 @@ from typing import Any
 import torch
 
 from mmgenre.configs.parser import parse_train_arguments
-from mmgenre.data.collator import GenreCollator
 from mmgenre.data.demo import write_demo_movies
 from mmgenre.data.movies import load_movies
 from mmgenre.training.accelerator import create_accelerator
 from mmgenre.training.components import create_trainer
+from mmgenre.training.preemption import Preemption
 from mmgenre.training.trainer import Trainer
 
 WARM_UP = 3  # steps
@@ -37,7 +37,7 @@ def create(folder: Path) -> Trainer:
     config.data.dataloader_num_workers = 0
     config.training.logging_steps = 10**9
     movies = load_movies(config.data, config.training.seed)
-    return create_trainer(config, create_accelerator(), movies, folder)
+    return create_trainer(config, create_accelerator(), movies, folder, Preemption())
 
 
 class Clock:
@@ -77,10 +77,8 @@ def run_theirs(trainer: Trainer, folder: Path) -> float:
         def on_step_end(self, *args: Any, **kwargs: Any) -> None:
             clock.tick()
 
-    collate = GenreCollator(trainer.processor)
-
-    def without_index(samples: Any) -> dict[str, torch.Tensor]:
-        return {k: v for k, v in collate(samples).items() if k != "index"}
+    def collate(samples: Any) -> dict[str, torch.Tensor]:
+        return trainer.to_device(trainer.loader.collate_fn(samples))
 
     arguments = TrainingArguments(
         output_dir=str(folder / "hf"),
@@ -102,7 +100,7 @@ def run_theirs(trainer: Trainer, folder: Path) -> float:
         model=trainer.accelerator.unwrap_model(trainer.model),
         args=arguments,
         train_dataset=trainer.dataset,
-        data_collator=without_index,
+        data_collator=collate,
         callbacks=[Ticks()],
     )
     theirs.train()

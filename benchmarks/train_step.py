@@ -37,6 +37,7 @@ from mmgenre.models.modeling_mmgenre import MMGenreForSequenceClassification
 from mmgenre.training.accelerator import create_accelerator
 from mmgenre.training.components import create_trainer
 from mmgenre.training.optimization import create_optimizer
+from mmgenre.training.preemption import Preemption
 from mmgenre.training.trainer import Trainer
 
 DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
@@ -70,15 +71,20 @@ def quickstart(folder: Path) -> Trainer:
     config.data.dataset = str(write_demo_movies(folder / "movies", num_movies=240))
     config.data.dataloader_num_workers = 0
     movies = load_movies(config.data, config.training.seed)
-    return create_trainer(config, create_accelerator(), movies, folder)
+    return create_trainer(config, create_accelerator(), movies, folder, Preemption())
+
+
+def train_epoch(trainer: Trainer) -> None:
+    trainer.state.step_in_epoch = 0
+    trainer.start_epoch()
+    trainer.train_epoch()
 
 
 def bare_steps(trainer: Trainer, batches: list[dict[str, torch.Tensor]]) -> None:
     model, optimizer = trainer.model, trainer.optimizer
     model.train()
     for batch in batches:
-        batch = {k: v.to(DEVICE) for k, v in batch.items() if k != "index"}
-        model(**batch).loss.backward()
+        model(**trainer.to_device(batch)).loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), trainer.max_grad_norm)
         optimizer.step()
         optimizer.zero_grad()
@@ -96,7 +102,7 @@ def measure_loop(trainer: Trainer, repeats: int) -> None:
     loader = trainer.loader
     trainer.loader = batches = list(loader)
     times = alternate(
-        4 * repeats, ours=trainer.train_epoch, bare=lambda: bare_steps(trainer, batches)
+        4 * repeats, ours=lambda: train_epoch(trainer), bare=lambda: bare_steps(trainer, batches)
     )
     trainer.loader = loader
     steps = len(batches)
@@ -111,7 +117,7 @@ def measure_loop(trainer: Trainer, repeats: int) -> None:
 def measure_evaluation(trainer: Trainer, repeats: int) -> None:
     times = alternate(
         repeats,
-        training=trainer.train_epoch,
+        training=lambda: train_epoch(trainer),
         evaluation=lambda: trainer.evaluator.evaluate(trainer.model),
     )
     training = times["training"] / (trainer.sampler.num_steps * trainer.sampler.global_batch_size)

@@ -142,8 +142,11 @@ def group_by_length(
 
 
 def text_lengths(records: Sequence[MovieRecord]) -> list[int]:
-    """Words of each plot, which stand for its tokens."""
-    return [len((record.plot or "").split()) for record in records]
+    """Tokens of each plot where they are stored, otherwise its words, which stand for them."""
+    return [
+        len((record.plot or "").split()) if record.tokens is None else len(record.tokens.read())
+        for record in records
+    ]
 
 
 def create_train_loader(
