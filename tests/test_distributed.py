@@ -1,17 +1,15 @@
 """The same training however it is laid out: on real processes (gloo) and with accumulation."""
 
 import json
-import os
-import socket
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
+import gathered
 import pytest
 import torch
-from processes import TOY, run
+from processes import TOY, run, start
 from safetensors.torch import load_file
+from sklearn.metrics import average_precision_score, f1_score
 from tiny import ROOT
 from toy import fit
 
@@ -146,6 +144,34 @@ def test_a_run_goes_on_with_another_number_of_processes(
     assert (a - b).abs().max() <= 1e-5
 
 
+FSDP = {
+    "ACCELERATE_USE_FSDP": "true",
+    "FSDP_VERSION": "2",
+    "FSDP_AUTO_WRAP_POLICY": "NO_WRAP",
+    "FSDP_STATE_DICT_TYPE": "FULL_STATE_DICT",
+    "FSDP_RESHARD_AFTER_FORWARD": "true",
+}
+
+
+@pytest.mark.usefixtures("fresh_accelerate")
+def test_a_sharded_run_resumes_sharded_and_whole(tmp_path: Path) -> None:
+    kwargs = {**TRAINING, "optimizer": "AdamW", "learning_rate": 0.05, "batch_size": 4}
+    straight, sharded = tmp_path / "straight", tmp_path / "sharded"
+    jobs = [(str(straight), kwargs), (str(sharded), {**kwargs, "stop_after": 7})]
+    jobs.append((str(sharded), {**kwargs, "stop_after": 13, "resume": "auto"}))
+    run(2, TOY, json.dumps(jobs), **FSDP)
+    fit(sharded, **{**kwargs, "batch_size": 8, "resume": "auto"})
+    a, b = (
+        load_file(path / "checkpoints" / "last" / "pretrained_model" / "model.safetensors")
+        for path in (straight, sharded)
+    )
+    assert a.keys() == b.keys()
+    assert max((a[name] - b[name]).abs().max() for name in a) <= 1e-5
+    a, b = (read_lines(path / "history.jsonl") for path in (straight, sharded))
+    assert a == [pytest.approx(line, abs=1e-5) for line in b]
+    assert a[:2] == b[:2]
+
+
 def test_a_system_trained_by_two_processes_evaluates_alike_in_one(
     recipe: str, run_main, tmp_path: Path
 ) -> None:
@@ -179,23 +205,41 @@ def test_a_system_trained_by_two_processes_evaluates_alike_in_one(
 def test_the_main_process_may_take_longer_than_the_process_group_waits(
     outcome: str, errors: list[str]
 ) -> None:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    env = {**os.environ, "ACCELERATE_USE_CPU": "true", "WORLD_SIZE": "2"}
-    env |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
-    processes = [
-        subprocess.Popen(
-            [sys.executable, ROOT / "tests" / "main_first.py", outcome],
-            env={**env, "RANK": rank, "LOCAL_RANK": rank},
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-        for rank in "01"
-    ]
+    processes = start(2, ROOT / "tests" / "main_first.py", outcome)
     outputs = [process.communicate(timeout=60) for process in processes]
     assert [error for _, error in outputs] == errors
     if outcome == "ok":
         first, second = (float(output) for output, _ in outputs)
         assert first < second
+
+
+def scikit_learn_s(num_movies: int) -> dict[str, float]:
+    logits, labels = gathered.known_data(num_movies)
+    probabilities, truth = logits.double().sigmoid().numpy(), labels.numpy()
+    predicted = probabilities > gathered.THRESHOLDS
+    expected = {
+        f"f1_{average}": f1_score(truth, predicted, average=average, zero_division=0)
+        for average in ("micro", "macro", "weighted", "samples")
+    }
+    there = truth.any(axis=0)
+    for average, columns in (("macro", there), ("micro", slice(None))):
+        expected[f"map_{average}"] = average_precision_score(
+            truth[:, columns], probabilities[:, columns], average=average
+        )
+    return expected
+
+
+@pytest.mark.parametrize("num_processes", [2, 3])
+def test_gathered_metrics_are_scikit_learn_s(num_processes: int, tmp_path: Path) -> None:
+    run(num_processes, ROOT / "tests" / "gathered.py", tmp_path)
+    expected = pytest.approx(scikit_learn_s(gathered.NUM_MOVIES), rel=0, abs=1e-12)
+    found = {path.name: json.loads(path.read_text()) for path in tmp_path.iterdir()}
+    ranks = [f"{rank}_of_{num_processes}.json" for rank in range(num_processes)]
+    assert found == dict.fromkeys(ranks, expected)
+
+
+@pytest.mark.usefixtures("fresh_accelerate")
+@pytest.mark.parametrize("num_movies", [1, 2, 13])
+def test_metrics_of_one_process_are_scikit_learn_s(num_movies: int) -> None:
+    found = gathered.evaluate(num_movies)
+    assert found == pytest.approx(scikit_learn_s(num_movies), rel=0, abs=1e-12)

@@ -228,6 +228,16 @@ class EvaluationArguments:
     unknown_genres: Literal["error", "drop"] | None = _arg(
         None, "A genre that the model does not know: stop, or drop it. Left out: as in training."
     )
+    fit_thresholds: Literal["0.5", "global", "per_genre"] | None = _arg(
+        None,
+        "Fit decision thresholds on the validation split and store them in the model: one for all "
+        "genres, one a genre, or back to 0.5. Left out: use those that the model has.",
+    )
+    ablations: bool = _arg(
+        False,
+        "Also evaluate with posters, then plots, missing from a quarter to all of the movies, and "
+        "shuffled between movies.",
+    )
     report_dir: str | None = _arg(
         None,
         "Folder for the figures. Left out: reports/SPLIT in the run, or beside you for a model.",

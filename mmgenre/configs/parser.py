@@ -91,6 +91,12 @@ def parse_evaluation_arguments(
     )
     args, namespace = parser.parse(list(sys.argv[1:] if argv is None else argv))
     _check_ranges(vars(args))
+    if args.fit_thresholds is not None and args.split != "validation":
+        raise UserError(
+            f"fit_thresholds cannot go with split {args.split!r}: thresholds are fitted on "
+            "validation movies only; leave --split out, then evaluate the other split without "
+            "--fit_thresholds"
+        )
     return namespace.run_or_model, args
 
 

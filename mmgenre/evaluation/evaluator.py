@@ -11,9 +11,8 @@ from torch import nn
 from torch.utils.data import DataLoader
 
 from mmgenre.evaluation.hf_metric import GenreMetrics
+from mmgenre.evaluation.thresholds import DEFAULT_THRESHOLD
 from mmgenre.utils.errors import UserError
-
-DEFAULT_THRESHOLD = 0.5
 
 
 @dataclass(frozen=True)

@@ -37,7 +37,7 @@ from mmgenre.constants import (
 from mmgenre.training.agreement import Agreement
 from mmgenre.training.optimizer_state import load_optimizer_tensors, optimizer_tensors
 from mmgenre.utils.errors import UserError
-from mmgenre.utils.io import sync
+from mmgenre.utils.io import replace_file, sync
 
 logger = logging.getLogger(__name__)
 
@@ -96,7 +96,7 @@ class Checkpointer:
                 save_file(tensors, target / OPTIMIZER_FILE)
                 (target / LOOP_STATE_FILE).write_text(json.dumps(loop_state, indent=1))
                 self._publish(temporary, name, best)
-            except (OSError, RuntimeError, SafetensorError) as error:
+            except (OSError, SafetensorError) as error:
                 shutil.rmtree(temporary, ignore_errors=True)
                 raise UserError(
                     f"checkpoint {self.folder / name} cannot be written ({_first_line(error)}); "
@@ -213,6 +213,47 @@ def find_checkpoint(folder: Path, name: str) -> Path:
     return checkpoint
 
 
+def store_thresholds(model: Path, thresholds: list[float] | None) -> None:
+    """Write decision thresholds into a saved model's config, in a checkpoint or by itself.
+
+    Files are written beside and renamed. A checkpoint stays whole at every moment: its manifest
+    leaves the config out while the config changes.
+
+    Args:
+        model: The folder that `from_pretrained` takes.
+
+    Raises:
+        UserError: The folder does not exist or cannot be written to.
+    """
+    config, manifest = model / "config.json", model.parent / MANIFEST_FILE
+    try:
+        content = json.loads(config.read_text(encoding="utf-8"))
+        text = json.dumps(content | {"thresholds": thresholds}, indent=2, sort_keys=True) + "\n"
+        if not manifest.is_file():
+            replace_file(config, text.encode())
+            return
+        entries = json.loads(manifest.read_text(encoding="utf-8"))
+        name = str(config.relative_to(manifest.parent))
+        del entries["files"][name]
+        replace_file(manifest, _manifest_json(entries))
+        replace_file(config, text.encode())
+        entries["files"][name] = _manifest_entry(config)
+        replace_file(manifest, _manifest_json(entries))
+    except OSError as error:
+        raise UserError(
+            f"thresholds cannot be stored in {config} ({error.strerror or error}); they need a "
+            "model in a folder that can be written to"
+        ) from error
+
+
+def _manifest_json(entries: dict[str, Any]) -> bytes:
+    return json.dumps(entries, indent=1).encode()
+
+
+def _manifest_entry(path: Path) -> dict[str, Any]:
+    return {"bytes": path.stat().st_size, "xxh3": _hash(path)}
+
+
 def find_newest_checkpoint(folder: Path) -> Path | None:
     """The newest whole checkpoint of a run; those passed over are named in the log.
 
@@ -265,13 +306,10 @@ def _write_manifest(folder: Path, number: float) -> None:
     # The disk writes while the hashes are computed.
     with ThreadPoolExecutor(1) as pool:
         synced = pool.map(sync, files)
-        entries = {
-            str(path.relative_to(folder)): {"bytes": path.stat().st_size, "xxh3": _hash(path)}
-            for path in files
-        }
+        entries = {str(path.relative_to(folder)): _manifest_entry(path) for path in files}
         list(synced)
     manifest = folder / MANIFEST_FILE
-    manifest.write_text(json.dumps({"number": number, "files": entries}, indent=1))
+    manifest.write_bytes(_manifest_json({"number": number, "files": entries}))
     for path in (manifest, *{path.parent for path in files}, folder):
         sync(path)
 

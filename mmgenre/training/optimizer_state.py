@@ -13,7 +13,9 @@ def optimizer_tensors(optimizer: torch.optim.Optimizer) -> dict[str, torch.Tenso
     Called by all processes.
     """
     return {
-        f"{index}.{name}": value.full_tensor() if isinstance(value, DTensor) else value
+        f"{index}.{name}": (
+            value.full_tensor() if isinstance(value, DTensor) else value
+        ).contiguous()
         for index, values in optimizer.state_dict()["state"].items()
         for name, value in values.items()
         if value is not None
@@ -39,6 +41,8 @@ def load_optimizer_tensors(
             raise ValueError(f"{key} is {list(value.shape)}, not {list(parameter.shape)}")
         if value.dim() and isinstance(parameter, DTensor):
             value = distribute_tensor(value, parameter.device_mesh, parameter.placements)
+        elif value.dim():  # in the parameter's memory format, which fused steps need
+            value = torch.empty_like(parameter, dtype=value.dtype).copy_(value)
         state.setdefault(int(index), {})[name] = value
     groups = optimizer.state_dict()["param_groups"]
     optimizer.load_state_dict({"state": state, "param_groups": groups})
