@@ -25,10 +25,12 @@ def main() -> None:
 
     from mmgenre.constants import REPORT_FILE
     from mmgenre.data.movies import load_movies
-    from mmgenre.evaluation.metrics import per_genre_metrics
+    from mmgenre.evaluation.ablations import ablate
+    from mmgenre.evaluation.analysis import analyse
     from mmgenre.evaluation.report import write_report
+    from mmgenre.evaluation.thresholds import fit_thresholds
     from mmgenre.training.accelerator import create_accelerator
-    from mmgenre.training.components import create_evaluator, create_split
+    from mmgenre.training.components import create_split
     from mmgenre.training.graph_nodes import create_nodes
     from mmgenre.training.saved import open_saved
     from mmgenre.utils.logging import set_up_logging
@@ -36,7 +38,8 @@ def main() -> None:
     set_up_logging()
     accelerator = create_accelerator()
     saved = open_saved(run_or_model, args)
-    movies = load_movies(saved.data, saved.seed, genres=saved.model.config.genres)
+    config = saved.model.config
+    movies = load_movies(saved.data, saved.seed, genres=config.genres)
     nodes = create_nodes(
         accelerator,
         saved.model,
@@ -47,28 +50,32 @@ def main() -> None:
         saved.run_dir,
     )
     dataset = create_split(movies, args.split, saved.model, saved.processor, saved.data, nodes)
-    evaluator = create_evaluator(
-        accelerator,
-        dataset,
-        saved.model.config,
-        saved.processor,
-        saved.batch_size,
-        saved.data.dataloader_num_workers,
-    )
-    evaluation = evaluator.evaluate(accelerator.prepare(saved.model))
+    model = accelerator.prepare(saved.model)
+    evaluation = saved.evaluate(accelerator, model, dataset)
+    if args.fit_thresholds is not None:
+        config.thresholds = fit_thresholds(
+            evaluation.probabilities, evaluation.labels, config.genres, args.fit_thresholds
+        )
+    ablations = []
+    if args.ablations:
+        for ablation in ablate(dataset.records, saved.processor.modalities, saved.seed):
+            changed = dataset.with_records(ablation.records)
+            ablations.append((ablation, saved.evaluate(accelerator, model, changed)))
+
     if accelerator.is_main_process:
-        genres = saved.model.config.genres
+        if args.fit_thresholds is not None:
+            saved.store_thresholds()
+        genres = config.genres if args.dataset is None else movies.shared_genres()
+        predictions = saved.predictions(evaluation, dataset, args.split).select(genres)
+        figures = analyse(predictions)
+        figures["overall"]["loss"] = evaluation.loss
+        figures["ablations"] = [
+            ablation.row(saved.predictions(changed, dataset, args.split).select(genres))
+            for ablation, changed in ablations
+        ]
+        context = saved.context(args.split, len(dataset), accelerator.mixed_precision)
         write_report(
-            saved.report_dir,
-            metrics={"loss": evaluation.loss, **evaluation.metrics},
-            per_genre=per_genre_metrics(
-                evaluation.probabilities, evaluation.labels, genres, evaluator.thresholds
-            ),
-            ids=[record.id for record in dataset.records],
-            probabilities=evaluation.probabilities,
-            labels=evaluation.labels,
-            genres=genres,
-            context=saved.context(args.split, len(dataset), accelerator.mixed_precision),
+            saved.report_dir, predictions, figures, context | movies.dropped_genres(genres)
         )
         print((saved.report_dir / REPORT_FILE).read_text(encoding="utf-8"))
     accelerator.end_training()

@@ -4,11 +4,14 @@
 import logging
 
 from mmgenre.configs.parser import flatten, parse_train_arguments
-from mmgenre.utils.errors import exit_on_user_error
+from mmgenre.training.preemption import Preemption
+from mmgenre.utils.errors import Preempted, exit_on_user_error
 
 
 def main() -> None:
     config = parse_train_arguments()
+    preemption = Preemption()
+    preemption.listen()
 
     # After the arguments, so that --help and a mistyped flag do not wait for torch.
     from mmgenre.constants import DEMO_DATA_DIR
@@ -16,6 +19,7 @@ def main() -> None:
     from mmgenre.data.movies import load_movies
     from mmgenre.training.accelerator import create_accelerator, main_process_first
     from mmgenre.training.components import create_trainer, prepare_on_first_use
+    from mmgenre.training.memory import find_batch_size
     from mmgenre.training.output_dir import check_output_dir, open_run
     from mmgenre.training.tracking import choose_tracker, tracker_config, tracker_settings
     from mmgenre.utils.logging import set_up_logging
@@ -24,7 +28,7 @@ def main() -> None:
     training, tracking = config.training, config.tracking
     tracker = choose_tracker(tracking.report_to)
     accelerator = create_accelerator(
-        training.gradient_accumulation_steps, tracker, training.output_dir
+        training.gradient_accumulation_steps, tracker, training.output_dir, training.ddp_timeout
     )
     output_dir = check_output_dir(training)
     with main_process_first(accelerator):
@@ -36,8 +40,10 @@ def main() -> None:
     movies = load_movies(config.data, training.seed)
     if movies.manifest is not None:
         config.data.content_hash = movies.manifest.content_hash
-    trainer = create_trainer(config, accelerator, movies, output_dir)
+    trainer = create_trainer(config, accelerator, movies, output_dir, preemption)
     trainer.resume(training.resume_from_checkpoint)
+    if training.auto_find_batch_size:
+        find_batch_size(trainer)
 
     accelerator.wait_for_everyone()
     if accelerator.is_main_process:
@@ -46,9 +52,13 @@ def main() -> None:
     accelerator.init_trackers(
         tracking.project_name,
         tracker_config(flatten(config), tracker),
-        tracker_settings(tracking, output_dir),
+        tracker_settings(tracking, output_dir, trainer.state.run_id),
     )
-    state = trainer.fit()
+    try:
+        state = trainer.fit()
+    except Preempted:
+        accelerator.end_training()
+        raise
     accelerator.end_training()
     logging.getLogger("mmgenre").info(
         "best %s %.4f in epoch %d; `python evaluate.py %s` reports on it",

@@ -1,6 +1,6 @@
 """What a training step costs: one table of ratios, each measured in one run.
 
-    python benchmarks/train_step.py [--batch_size 16] [--steps 4] [--repeats 3] [--parts loop,options,full]
+    python benchmarks/train_step.py [--parts loop,options,full] [--batch_size 16] [--repeats 3]
 
 - loop: the trainer's time a step against a bare forward, backward and step of the same model
   (quickstart, batches in memory).
@@ -8,12 +8,12 @@
   are trained, a forward pass is a third of a step's products; in the report's model, most of which
   needs no weight gradients, it is a half.
 - full: the report's full-size model, random weights: movies a second of the report's stepping
-  (fp32, padded to 128, contiguous, torch's plain AdamW) against ours (channels_last, plots padded
-  to the longest of a step that is grouped by length, fused AdamW), in fp32 and bf16; and the share
-  of the device's rate of matrix products. Plots have MM-IMDb's mean of 92.5 words (Arevalo et al.
-  2017), log-normal with sigma 0.7 (an assumption), 1.27 tokens a word; the steps are an epoch's at
-  evenly spaced lengths.
-- options: single options on the same model, padded to 128, in fp32.
+  (fp32, padded to 128, contiguous, torch's plain AdamW) against ours (plots padded to the longest
+  of a step that is grouped by length, fused AdamW, channels_last), in fp32 and bf16; and the
+  share of the device's rate of matrix products. Plots have MM-IMDb's mean of 92.5 words
+  (Arevalo et al. 2017), log-normal with sigma 0.7 (an assumption), 1.27 tokens a word; the steps
+  are an epoch's at evenly spaced lengths.
+- options: single options on the same model, padded to 128.
 
 Products (FLOPs) of a step are counted by hand in `step_flops`.
 """
@@ -37,6 +37,7 @@ from mmgenre.models.modeling_mmgenre import MMGenreForSequenceClassification
 from mmgenre.training.accelerator import create_accelerator
 from mmgenre.training.components import create_trainer
 from mmgenre.training.optimization import create_optimizer
+from mmgenre.training.preemption import Preemption
 from mmgenre.training.trainer import Trainer
 
 DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
@@ -44,12 +45,15 @@ NUM_MOVIES, MAX_LENGTH = 13_219, 128  # the report's training split
 
 
 def seconds(run: Callable[[], object]) -> float:
-    if DEVICE.type == "cuda":
-        torch.cuda.synchronize()
+    """On a GPU by the clock; on a CPU the process's own, which other programs disturb less."""
+    if DEVICE.type == "cpu":
+        started = time.process_time()
+        run()
+        return time.process_time() - started
+    torch.cuda.synchronize()
     started = time.perf_counter()
     run()
-    if DEVICE.type == "cuda":
-        torch.cuda.synchronize()
+    torch.cuda.synchronize()
     return time.perf_counter() - started
 
 
@@ -67,15 +71,20 @@ def quickstart(folder: Path) -> Trainer:
     config.data.dataset = str(write_demo_movies(folder / "movies", num_movies=240))
     config.data.dataloader_num_workers = 0
     movies = load_movies(config.data, config.training.seed)
-    return create_trainer(config, create_accelerator(), movies, folder)
+    return create_trainer(config, create_accelerator(), movies, folder, Preemption())
+
+
+def train_epoch(trainer: Trainer) -> None:
+    trainer.state.step_in_epoch = 0
+    trainer.start_epoch()
+    trainer.train_epoch()
 
 
 def bare_steps(trainer: Trainer, batches: list[dict[str, torch.Tensor]]) -> None:
     model, optimizer = trainer.model, trainer.optimizer
     model.train()
     for batch in batches:
-        batch = {k: v.to(DEVICE) for k, v in batch.items() if k != "index"}
-        model(**batch).loss.backward()
+        model(**trainer.to_device(batch)).loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), trainer.max_grad_norm)
         optimizer.step()
         optimizer.zero_grad()
@@ -93,7 +102,7 @@ def measure_loop(trainer: Trainer, repeats: int) -> None:
     loader = trainer.loader
     trainer.loader = batches = list(loader)
     times = alternate(
-        4 * repeats, ours=trainer.train_epoch, bare=lambda: bare_steps(trainer, batches)
+        4 * repeats, ours=lambda: train_epoch(trainer), bare=lambda: bare_steps(trainer, batches)
     )
     trainer.loader = loader
     steps = len(batches)
@@ -108,7 +117,7 @@ def measure_loop(trainer: Trainer, repeats: int) -> None:
 def measure_evaluation(trainer: Trainer, repeats: int) -> None:
     times = alternate(
         repeats,
-        training=trainer.train_epoch,
+        training=lambda: train_epoch(trainer),
         evaluation=lambda: trainer.evaluator.evaluate(trainer.model),
     )
     training = times["training"] / (trainer.sampler.num_steps * trainer.sampler.global_batch_size)
@@ -227,12 +236,12 @@ def measure_options(batch_size: int, repeats: int) -> None:
     model, lengths = full.model, choose_steps(batch_size, False, 1)[0][0]
     plain_optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad])
 
-    def step() -> None:
-        full.step(lengths, MAX_LENGTH)
+    def step(bf16: bool = False) -> None:
+        full.step(lengths, MAX_LENGTH, bf16)
 
-    def channels_last() -> None:
+    def channels_last(bf16: bool = False) -> None:
         model.to(memory_format=torch.channels_last)
-        step()
+        step(bf16)
         model.to(memory_format=torch.contiguous_format)
 
     def checkpointing() -> None:
@@ -240,8 +249,11 @@ def measure_options(batch_size: int, repeats: int) -> None:
         step()
         model.gradient_checkpointing_disable()
 
+    model.compile()
+    call, model._compiled_call_impl = model._compiled_call_impl, None
+
     def compiled() -> None:
-        model.compile()
+        model._compiled_call_impl = call
         step()
         model._compiled_call_impl = None
 
@@ -253,20 +265,29 @@ def measure_options(batch_size: int, repeats: int) -> None:
 
         return run
 
-    runs = {"plain": step, "channels_last": channels_last, "checkpointing": checkpointing}
-    runs["torch_compile"] = compiled
-    runs["plain AdamW"], runs["fused AdamW"] = update(plain_optimizer), update(full.optimizer)
+    runs: dict[str, Callable[[], object]] = {
+        "fp32": step,
+        "fp32 channels_last": channels_last,
+        "fp32 torch_compile": compiled,
+        "fp32 gradient_checkpointing": checkpointing,
+        "bf16": lambda: step(bf16=True),
+        "bf16 channels_last": lambda: channels_last(bf16=True),
+        "plain AdamW": update(plain_optimizer),
+        "fused AdamW": update(full.optimizer),
+    }
     for run in runs.values():
         run()
     times = alternate(repeats, **runs)
     for name, base in (
-        ("channels_last", "plain"),
-        ("torch_compile", "plain"),
-        ("checkpointing", "plain"),
+        ("bf16", "fp32"),
+        ("fp32 channels_last", "fp32"),
+        ("bf16 channels_last", "bf16"),
+        ("fp32 torch_compile", "fp32"),
+        ("fp32 gradient_checkpointing", "fp32"),
         ("fused AdamW", "plain AdamW"),
     ):
         row(
-            f"full size, fp32, batch {batch_size}: {name} / {base}",
+            f"full size, batch {batch_size}: {name} / {base}",
             f"{times[name]:.2f} / {times[base]:.2f} s",
             times[name] / times[base],
             "-",
@@ -274,7 +295,7 @@ def measure_options(batch_size: int, repeats: int) -> None:
     plain = kept_mib(model, lengths)
     model.gradient_checkpointing_enable()
     row(
-        f"full size, fp32, batch {batch_size}: activations kept, checkpointing / plain",
+        f"full size, batch {batch_size}: activations kept, checkpointing / plain",
         f"{kept_mib(model, lengths):.0f} / {plain:.0f} MiB",
         kept_mib(model, lengths) / plain,
         "-",

@@ -82,6 +82,29 @@ def main() -> None:
         help="folder to write the graph and its figures to; default: %(default)s",
     )
     graph.set_defaults(run=_graph)
+    table = commands.add_parser("table", help="compare runs by their reports")
+    table.add_argument("runs", metavar="RUN", nargs="+", type=Path, help="folder of a run")
+    table.add_argument("--split", default="test", help="report to compare; default: %(default)s")
+    table.add_argument("--baseline", help="one of the runs; the others are tested against it")
+    table.add_argument(
+        "--metric",
+        default="f1_macro",
+        choices=["f1_micro", "f1_macro", "f1_weighted", "f1_samples"],
+        help="what is tested; default: %(default)s",
+    )
+    table.add_argument(
+        "--format",
+        default="markdown",
+        choices=["markdown", "latex", "csv", "json"],
+        help="default: %(default)s",
+    )
+    table.add_argument(
+        "--no_literature",
+        dest="literature",
+        action="store_false",
+        help="leave out the columns of what the literature reports",
+    )
+    table.set_defaults(run=_table)
 
     stats = commands.add_parser("stats", help="count what a data set holds", add_help=False)
     stats.set_defaults(run=_stats)
@@ -171,6 +194,16 @@ def _prepare(args: argparse.Namespace) -> None:
         num_workers=args.num_workers,
         overwrite=args.overwrite,
     )
+
+
+def _table(args: argparse.Namespace) -> None:
+    from mmgenre.evaluation.runs import check_comparable, group_runs, read_run
+    from mmgenre.evaluation.table import FORMATS, compare
+
+    runs = [read_run(folder, args.split) for folder in args.runs]
+    check_comparable(runs)
+    rows = compare(group_runs(runs), args.baseline, args.metric, args.literature)
+    print(FORMATS[args.format](rows), end="")
 
 
 if __name__ == "__main__":

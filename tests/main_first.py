@@ -2,16 +2,13 @@
 
 import sys
 import time
-from datetime import timedelta
 
-from mmgenre.training import accelerator as module
+from mmgenre.training.accelerator import create_accelerator, main_process_first
 from mmgenre.utils.errors import UserError, exit_on_user_error
 
-module.PROCESS_GROUP_TIMEOUT = timedelta(seconds=1)
-
 with exit_on_user_error("main_first"):
-    accelerator = module.create_accelerator()
-    with module.main_process_first(accelerator):
+    accelerator = create_accelerator(ddp_timeout=1)
+    with main_process_first(accelerator):
         if accelerator.is_main_process:
             time.sleep(2)  # the work, longer than the process group waits
             if sys.argv[1] == "fail":

@@ -28,8 +28,7 @@ CHECKPOINT_FILES = {
     "pretrained_model/tokenizer.json",
     "pretrained_model/tokenizer_config.json",
     "training_state/loop_state.json",
-    "training_state/optimizer.bin",
-    "training_state/random_states_0.pkl",
+    "training_state/optimizer.safetensors",
 }
 
 

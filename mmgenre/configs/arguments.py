@@ -178,8 +178,8 @@ class TrainingArguments:
     )
     resume_from_checkpoint: str | None = _arg(
         None,
-        "Continue the run in output_dir with its own configuration: 'last', a checkpoint's name, "
-        "or 'auto', which starts anew where there is none.",
+        "Continue the run in output_dir with its own configuration: 'auto' is the newest whole "
+        "checkpoint, or a new start where there is none; or 'last', 'best' or a name.",
     )
     seed: int = _arg(42, "Seed of split, weights, order, augmentation and dropout.")
     num_train_epochs: int = _arg(20, "Epochs at most.")
@@ -188,6 +188,11 @@ class TrainingArguments:
         False, "Steps of movies with plots of similar length, which need less padding."
     )
     per_device_eval_batch_size: int = _arg(32, "Movies a process sees at once in evaluation.")
+    auto_find_batch_size: bool = _arg(
+        False,
+        "Before training, halve per_device_train_batch_size until it fits the device's memory; "
+        "gradient_accumulation_steps rises as much.",
+    )
     gradient_accumulation_steps: int = _arg(1, "Batches that make up one optimizer step.")
     channels_last: bool = _arg(
         False, "Keep pictures and convolutions channel by channel in memory."
@@ -203,8 +208,17 @@ class TrainingArguments:
     ] = _arg(
         "f1_macro", "Validation metric that drives plateau, early stopping and best checkpoint."
     )
+    save_steps: int | None = _arg(
+        None, "Optimizer steps between two checkpoints within an epoch. Left out: one an epoch."
+    )
     save_total_limit: int = _arg(2, "Checkpoints kept; best and last are never deleted.")
     logging_steps: int = _arg(50, "Optimizer steps between two lines of the log.")
+    max_nonfinite_steps: int = _arg(
+        10, "Steps in a row that are skipped because their gradient is not finite; then stop."
+    )
+    ddp_timeout: float = _arg(
+        1800.0, "Seconds until a process that does not answer counts as lost."
+    )
 
 
 @dataclass
@@ -232,6 +246,16 @@ class EvaluationArguments:
     )
     unknown_genres: Literal["error", "drop"] | None = _arg(
         None, "A genre that the model does not know: stop, or drop it. Left out: as in training."
+    )
+    fit_thresholds: Literal["0.5", "global", "per_genre"] | None = _arg(
+        None,
+        "Fit decision thresholds on the validation split and store them in the model: one for all "
+        "genres, one a genre, or back to 0.5. Left out: use those that the model has.",
+    )
+    ablations: bool = _arg(
+        False,
+        "Also evaluate with posters, then plots, missing from a quarter to all of the movies, and "
+        "shuffled between movies.",
     )
     report_dir: str | None = _arg(
         None,

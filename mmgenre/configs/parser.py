@@ -34,7 +34,9 @@ _POSITIVE = (
     "backbone_learning_rate",
     "max_grad_norm",
     "logging_steps",
+    "save_steps",
     "save_total_limit",
+    "ddp_timeout",
     "early_stopping_patience",
     "max_length",
 )
@@ -46,6 +48,7 @@ _NOT_NEGATIVE = (
     "plateau_patience",
     "early_stopping_min_delta",
     "dataloader_num_workers",
+    "max_nonfinite_steps",
 )
 _BETWEEN = ("validation_fraction", "plateau_factor", "warmup_ratio")
 
@@ -88,6 +91,12 @@ def parse_evaluation_arguments(
     )
     args, namespace = parser.parse(list(sys.argv[1:] if argv is None else argv))
     _check_ranges(vars(args))
+    if args.fit_thresholds is not None and args.split != "validation":
+        raise UserError(
+            f"fit_thresholds cannot go with split {args.split!r}: thresholds are fitted on "
+            "validation movies only; leave --split out, then evaluate the other split without "
+            "--fit_thresholds"
+        )
     return namespace.run_or_model, args
 
 

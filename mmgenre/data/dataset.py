@@ -1,5 +1,6 @@
 """Movies as a torch data set, and the check that finds broken posters before training starts."""
 
+import copy
 import hashlib
 import io
 import json
@@ -64,6 +65,12 @@ class MovieDataset(Dataset[dict[str, Any]]):
         self.use_tokens = use_tokens
         self.use_features = use_features
         self.epoch = 0
+
+    def with_records(self, records: Sequence[MovieRecord]) -> "MovieDataset":
+        """The same movies in the same order, with other posters or plots."""
+        changed = copy.copy(self)
+        changed.records = records
+        return changed
 
     def __len__(self) -> int:
         return len(self.records)

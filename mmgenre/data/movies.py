@@ -24,11 +24,13 @@ class Movies:
     """Movies of each split and the genres that are their labels.
 
     Attributes:
+        genres_there: All genres that the data set's movies have, also those that are no labels.
         manifest: Of a prepared data set; None of any other.
     """
 
     splits: dict[str, list[MovieRecord]]
     vocabulary: GenreVocabulary
+    genres_there: frozenset[str] = frozenset()
     manifest: Manifest | None = None
 
     def split(self, name: str) -> list[MovieRecord]:
@@ -41,6 +43,28 @@ class Movies:
             there = ", ".join(split for split, records in self.splits.items() if records)
             raise UserError(f"the data set has no movies in the split {name!r}; it has {there}")
         return self.splits[name]
+
+    def shared_genres(self) -> list[str]:
+        """The labels that movies of the data set, of whatever split, have.
+
+        Raises:
+            UserError: There is none.
+        """
+        shared = [genre for genre in self.vocabulary.genres if genre in self.genres_there]
+        if not shared:
+            raise UserError(
+                "the data set and the model have no genre in common; the model's are "
+                f"{', '.join(self.vocabulary.genres)}"
+            )
+        return shared
+
+    def dropped_genres(self, kept: Sequence[str]) -> dict[str, str]:
+        """For a report: what an evaluation on the genres `kept` leaves out, where it does."""
+        dropped = {
+            "dropped, unknown to the model": self.genres_there - set(self.vocabulary.genres),
+            "dropped, not in the data set": set(self.vocabulary.genres) - set(kept),
+        }
+        return {reason: ", ".join(sorted(genres)) for reason, genres in dropped.items() if genres}
 
 
 def load_movies(args: MoviesArguments, seed: int, genres: Sequence[str] | None = None) -> Movies:
@@ -73,11 +97,12 @@ def load_movies(args: MoviesArguments, seed: int, genres: Sequence[str] | None =
     elif vocabulary is None:
         vocabulary = GenreVocabulary.from_records(splits["train"])
     _check_leaks(splits, args.protocol)
+    there = {genre for split in splits.values() for record in split for genre in record.genres}
     splits = {
         name: check_known(split, vocabulary, name, args.unknown_genres)
         for name, split in splits.items()
     }
-    return Movies(splits, vocabulary, manifest)
+    return Movies(splits, vocabulary, frozenset(there), manifest)
 
 
 def _open_prepared(folder: Path, args: MoviesArguments) -> Manifest:

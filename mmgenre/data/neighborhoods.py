@@ -12,6 +12,7 @@ from mmgenre.data.dataset import MovieDataset, sample_seed
 from mmgenre.data.graph import MovieGraph
 from mmgenre.data.labels import GenreVocabulary
 from mmgenre.data.records import MovieRecord, RejectedPoster
+from mmgenre.utils.errors import UserError
 
 
 class Neighborhoods:
@@ -83,6 +84,17 @@ class NodeDataset(MovieDataset):
         super().__init__(records, vocabulary, decode=None, min_side=0, seed=seed, rejected=rejected)
         self.neighborhoods = neighborhoods
         self.nodes = np.array([neighborhoods.node[record.id] for record in records])
+
+    def with_records(self, records: Sequence[MovieRecord]) -> "NodeDataset":
+        """Not of nodes.
+
+        Raises:
+            UserError: Always.
+        """
+        raise UserError(
+            "this system sees posters through node features that were computed before, so posters "
+            "cannot be taken away for ablations"
+        )
 
     def __getitem__(self, index: int) -> dict[str, Any]:
         return {"labels": self.labels[index], "index": index}

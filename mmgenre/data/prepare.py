@@ -255,7 +255,8 @@ def _identity(manifest: Manifest) -> dict[str, Any]:
 
 
 def _check_empty(folder: Path) -> None:
-    others = folder.exists() and [f for f in folder.iterdir() if f.name != PREPARED_LOCK_FILE]
+    files = folder.iterdir() if folder.is_dir() else ()
+    others = [file for file in files if file.name != PREPARED_LOCK_FILE]
     if others:
         raise UserError(
             f"{folder} holds other files, such as {others[0].name}, and no "

@@ -94,7 +94,7 @@ def write_shard(task: Task) -> Result:
     kept = _find_shard(task.file)
     if kept is not None:
         key = _key(task.options, (_digest(r, _read(r)) for r in task.records))
-        if kept.schema.metadata[b"key"] == key.encode():
+        if (kept.schema.metadata or {}).get(b"key") == key.encode():
             return _result(task, kept["defect"].to_pylist(), task.file.read_bytes(), is_kept=True)
     rows, digests = [], []
     for record, input_ids in zip(task.records, task.input_ids, strict=True):

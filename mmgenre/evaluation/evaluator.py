@@ -1,6 +1,6 @@
 """THE evaluation loop: `train.py` and `evaluate.py` call the same."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,9 +11,8 @@ from torch import nn
 from torch.utils.data import DataLoader
 
 from mmgenre.evaluation.hf_metric import GenreMetrics
+from mmgenre.evaluation.thresholds import DEFAULT_THRESHOLD
 from mmgenre.utils.errors import UserError
-
-DEFAULT_THRESHOLD = 0.5
 
 
 @dataclass(frozen=True)
@@ -56,8 +55,13 @@ class Evaluator:
         self.thresholds = DEFAULT_THRESHOLD if thresholds is None else list(thresholds)
 
     @torch.no_grad()
-    def evaluate(self, model: nn.Module) -> Evaluation:
+    def evaluate(
+        self, model: nn.Module, before_batch: Callable[[], None] = lambda: None
+    ) -> Evaluation:
         """Evaluate a prepared model. Called by all processes.
+
+        Args:
+            before_batch: Called before each batch; what it raises ends the evaluation.
 
         Raises:
             UserError: The model gives outputs that are not finite.
@@ -65,6 +69,7 @@ class Evaluator:
         model.eval()
         parts = []
         for batch in self.loader:
+            before_batch()
             index, labels = batch.pop("index"), batch["labels"]
             logits = model(**{k: v for k, v in batch.items() if k != "labels"}).logits
             # Without the movies that fill up the last batch; in order; never in bf16 to numpy.

@@ -34,18 +34,12 @@ def compute_metrics(
     Raises:
         ValueError: A shape, a probability, a label or a threshold is wrong.
     """
-    scores, truth, cuts = _checked(probabilities, labels, genres, thresholds)
-    predicted = scores > cuts
-    f1 = _f1(predicted, truth, axis=0)
-    support = truth.sum(axis=0)
+    scores, truth, cuts = checked(probabilities, labels, genres, thresholds)
     average_precisions = [
         value for value in _average_precisions(scores, truth) if value is not None
     ]
     return {
-        "f1_micro": float(_f1(predicted, truth, axis=None)),
-        "f1_macro": float(f1.mean()),
-        "f1_weighted": float(_ratio((f1 * support).sum(), support.sum())),
-        "f1_samples": float(_f1(predicted, truth, axis=1).mean()),
+        **f1_metrics(scores > cuts, truth),
         "map_macro": float(np.mean(average_precisions)) if average_precisions else 0.0,
         "map_micro": float(average_precision_score(truth.ravel(), scores.ravel()))
         if average_precisions
@@ -68,14 +62,14 @@ def per_genre_metrics(
     Raises:
         ValueError: A shape, a probability, a label or a threshold is wrong.
     """
-    scores, truth, cuts = _checked(probabilities, labels, genres, thresholds)
+    scores, truth, cuts = checked(probabilities, labels, genres, thresholds)
     predicted = scores > cuts
     hits = (predicted & truth).sum(axis=0)
     support = truth.sum(axis=0)
     columns = {
         "genre": list(genres),
-        "precision": _ratio(hits, predicted.sum(axis=0)).tolist(),
-        "recall": _ratio(hits, support).tolist(),
+        "precision": ratio(hits, predicted.sum(axis=0)).tolist(),
+        "recall": ratio(hits, support).tolist(),
         "f1": _f1(predicted, truth, axis=0).tolist(),
         "average_precision": _average_precisions(scores, truth),
         "support": support.tolist(),
@@ -86,15 +80,67 @@ def per_genre_metrics(
     ]
 
 
-def _checked(
+def f1_metrics(predicted: NDArray[np.bool_], truth: NDArray[np.bool_]) -> dict[str, float]:
+    """`f1_micro`, `f1_macro`, `f1_weighted` and `f1_samples` of decisions.
+
+    Args:
+        predicted: (num_movies, num_labels).
+        truth: (num_movies, num_labels).
+    """
+    sums = movie_counts(predicted, truth).sum(axis=0)
+    metrics, _ = f1_from_counts(sums, len(truth))
+    return {name: float(value) for name, value in metrics.items()}
+
+
+def movie_counts(predicted: NDArray[np.bool_], truth: NDArray[np.bool_]) -> NDArray[np.float64]:
+    """What each movie adds to the sums that every F1 is a function of.
+
+    Returns:
+        (num_movies, 3 * num_labels + 1): hits, predictions plus positives, and positives of each
+        genre, and the movie's own F1.
+    """
+    sizes = predicted.astype(np.float64) + truth
+    own = _f1(predicted, truth, axis=1)[:, None]
+    return np.hstack([predicted & truth, sizes, truth, own])
+
+
+def f1_from_counts(
+    sums: NDArray[np.float64], num_movies: int
+) -> tuple[dict[str, NDArray[np.float64]], NDArray[np.float64]]:
+    """The F1s of weighted sums of `movie_counts`, such as those of a resample.
+
+    Args:
+        sums: (..., 3 * num_labels + 1).
+        num_movies: What the weights add up to.
+
+    Returns:
+        Metric to its values (...), and the F1 of each genre (..., num_labels).
+    """
+    hits, sizes, support = np.split(sums[..., :-1], 3, axis=-1)
+    f1 = ratio(2 * hits, sizes)
+    metrics = {
+        "f1_micro": ratio(2 * hits.sum(-1), sizes.sum(-1)),
+        "f1_macro": f1.mean(-1),
+        "f1_weighted": ratio((f1 * support).sum(-1), support.sum(-1)),
+        "f1_samples": sums[..., -1] / num_movies,
+    }
+    return metrics, f1
+
+
+def checked(
     probabilities: ArrayLike,
     labels: ArrayLike,
     genres: Sequence[str],
-    thresholds: float | Sequence[float],
+    thresholds: float | Sequence[float] = 0.5,
 ) -> tuple[NDArray[np.float64], NDArray[np.bool_], NDArray[np.float64]]:
-    """Probabilities and labels, both (num_movies, num_labels), and thresholds, (num_labels,)."""
-    scores = np.asarray(probabilities, dtype=np.float64)
-    truth = np.asarray(labels)
+    """Probabilities and labels, both (num_movies, num_labels), and thresholds, (num_labels,).
+
+    Raises:
+        ValueError: A shape, a probability, a label or a threshold is wrong.
+    """
+    # Rows together in memory, so that sums have one order and the same data the same last bit.
+    scores = np.ascontiguousarray(probabilities, dtype=np.float64)
+    truth = np.ascontiguousarray(labels)
     if scores.ndim != 2 or len(scores) == 0 or scores.shape[1] != len(genres) or not len(genres):
         raise ValueError(
             f"probabilities have shape {scores.shape}; a row for each of at least one movie and a "
@@ -124,7 +170,7 @@ def _checked(
     return scores, truth == 1, np.broadcast_to(cuts, len(genres))
 
 
-def _ratio(numerator: ArrayLike, denominator: ArrayLike) -> NDArray[np.float64]:
+def ratio(numerator: ArrayLike, denominator: ArrayLike) -> NDArray[np.float64]:
     """Element by element; 0 where the denominator is 0."""
     numerator, denominator = np.asarray(numerator, dtype=np.float64), np.asarray(denominator)
     return np.divide(numerator, denominator, out=np.zeros_like(numerator), where=denominator != 0)
@@ -139,7 +185,7 @@ def _f1(
     is then the accuracy, and it has no F1 by samples.
     """
     hits = (predicted & truth).sum(axis=axis)
-    return _ratio(2 * hits, predicted.sum(axis=axis) + truth.sum(axis=axis))
+    return ratio(2 * hits, predicted.sum(axis=axis) + truth.sum(axis=axis))
 
 
 def _average_precisions(

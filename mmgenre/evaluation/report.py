@@ -1,72 +1,63 @@
 """What an evaluation leaves on disk.
 
 <folder>/
-  metrics.json          context, overall and per genre, at full precision
-  predictions.parquet   id, probability/<genre> and label/<genre>, a row a movie
-  report.md             the same numbers as metrics.json, for reading
+  metrics.json          context and all figures, at full precision
+  predictions.parquet   what the figures are computed from (predictions.py)
+  report.md             the same figures, for reading
 """
 
 import json
-import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import pyarrow as pa
-import pyarrow.parquet as pq
-from numpy.typing import ArrayLike
-
 from mmgenre.constants import METRICS_FILE, PREDICTIONS_FILE, REPORT_FILE
+from mmgenre.evaluation.predictions import Predictions
 from mmgenre.utils.errors import UserError
+from mmgenre.utils.io import replace_file
 
 PER_GENRE_COLUMNS = (
     "genre",
     "precision",
     "recall",
     "f1",
+    "f1_low",
+    "f1_high",
+    "f1_at_0.5",
     "average_precision",
+    "ece",
     "support",
     "threshold",
 )
+_CONFUSIONS_IN_REPORT = 20
 
 
 def write_report(
     folder: Path,
-    *,
-    metrics: Mapping[str, float],
-    per_genre: Sequence[Mapping[str, Any]],
-    ids: Sequence[str],
-    probabilities: ArrayLike,
-    labels: ArrayLike,
-    genres: Sequence[str],
+    predictions: Predictions,
+    figures: Mapping[str, Any],
     context: Mapping[str, str | int | float],
 ) -> None:
     """Write the three files, each whole or not at all. For the main process only.
 
     Args:
         folder: Made where it does not exist.
-        metrics: From `compute_metrics`.
-        per_genre: From `per_genre_metrics`.
-        ids: Of the movies, in row order.
-        probabilities: (num_movies, num_labels); kept in its own float type.
-        labels: (num_movies, num_labels), 0 or 1.
-        genres: Names of the columns.
+        figures: From `analyse`; a loss in `overall` and a list `ablations` may have joined them.
         context: What was evaluated: data set, split, checkpoint and the like.
 
     Raises:
         UserError: A file cannot be written.
     """
     contents = {
-        METRICS_FILE: _metrics_json(metrics, per_genre, context),
-        PREDICTIONS_FILE: _predictions_parquet(ids, probabilities, labels, genres),
-        REPORT_FILE: _report_markdown(metrics, per_genre, context),
+        METRICS_FILE: _metrics_json({"context": context, **figures}),
+        PREDICTIONS_FILE: predictions.to_parquet(),
+        REPORT_FILE: "\n".join(_report_markdown(figures, context)).encode(),
     }
     for name, content in contents.items():
         path = folder / name
         try:
             folder.mkdir(parents=True, exist_ok=True)
-            _replace_file(path, content)
+            replace_file(path, content)
         except OSError as error:
             raise UserError(
                 f"{path} cannot be written ({error.strerror or error}); a report needs a folder "
@@ -92,55 +83,56 @@ def _format_cell(cell: Any) -> str:
     return " ".join(str(cell).split()).replace("|", "\\|")
 
 
-def _metrics_json(
-    metrics: Mapping[str, float],
-    per_genre: Sequence[Mapping[str, Any]],
-    context: Mapping[str, str | int | float],
-) -> bytes:
-    content = {"context": context, "overall": metrics, "per_genre": per_genre}
+def _metrics_json(content: Mapping[str, Any]) -> bytes:
     text = json.dumps(content, indent=2, sort_keys=True, ensure_ascii=False, allow_nan=False)
     return f"{text}\n".encode()
 
 
-def _predictions_parquet(
-    ids: Sequence[str], probabilities: ArrayLike, labels: ArrayLike, genres: Sequence[str]
-) -> pa.Buffer:
-    scores, truth = np.asarray(probabilities), np.asarray(labels, dtype=np.int8)
-    columns = {"id": pa.array(ids, type=pa.string())}
-    for prefix, values in (("probability", scores), ("label", truth)):
-        for genre, column in zip(genres, values.T, strict=True):
-            columns[f"{prefix}/{genre}"] = pa.array(column)
-    sink = pa.BufferOutputStream()
-    pq.write_table(pa.table(columns), sink)
-    return sink.getvalue()
-
-
 def _report_markdown(
-    metrics: Mapping[str, float],
-    per_genre: Sequence[Mapping[str, Any]],
-    context: Mapping[str, str | int | float],
-) -> bytes:
-    by_support = sorted(per_genre, key=lambda row: (-row["support"], row["genre"]))
-    rows = [[row[column] for column in PER_GENRE_COLUMNS] for row in by_support]
+    figures: Mapping[str, Any], context: Mapping[str, str | int | float]
+) -> Iterator[str]:
+    yield "# Evaluation\n"
     # Text, so that a learning rate in the context keeps its digits.
-    context_rows = [(key, str(value)) for key, value in context.items()]
-    parts = [
-        "# Evaluation\n",
-        format_table(context_rows, ("context", "value")),
-        "## Overall\n",
-        format_table(list(metrics.items()), ("metric", "value")),
-        "## Per genre\n",
-        format_table(rows, PER_GENRE_COLUMNS),
-    ]
-    return "\n".join(parts).encode()
+    yield format_table([(key, str(value)) for key, value in context.items()], ("context", "value"))
+    yield "## Overall\n"
+    yield "With 95 % intervals over movies; beside them the figures at threshold 0.5.\n"
+    yield format_table(
+        [
+            (name, value, *figures["intervals"].get(name, (None, None)), at_half)
+            for name, value in figures["overall"].items()
+            for at_half in [figures["overall_at_0.5"].get(name)]
+        ],
+        ("metric", "value", "low", "high", "at 0.5"),
+    )
+    if "cross_validated_thresholds" in figures:
+        yield "## Thresholds\n"
+        yield (
+            "What fitted thresholds give on movies that they were not fitted on (5 folds of this "
+            "split). The figures above are of all movies, so that thresholds fitted on them "
+            "flatter them.\n"
+        )
+        yield _table_of_rows(
+            [{"thresholds": k, **v} for k, v in figures["cross_validated_thresholds"].items()]
+        )
+    yield "## Per genre\n"
+    by_support = sorted(figures["per_genre"], key=lambda row: (-row["support"], row["genre"]))
+    yield _table_of_rows(by_support, PER_GENRE_COLUMNS)
+    yield "## Calibration\n"
+    numbers = {k: v for k, v in figures["calibration"].items() if k != "reliability"}
+    yield format_table(list(numbers.items()), ("figure", "value"))
+    yield _table_of_rows(figures["calibration"]["reliability"])
+    for title, key in (("Slices", "slices"), ("Ablations", "ablations")):
+        if figures.get(key):
+            yield f"## {title}\n"
+            yield _table_of_rows(figures[key])
+    yield "## Confusions\n"
+    yield "Movies for which one genre was missed and another wrongly predicted.\n"
+    yield _table_of_rows(
+        figures["confusions"][:_CONFUSIONS_IN_REPORT],
+        ("missed", "predicted", "movies", "share_of_missed"),
+    )
 
 
-def _replace_file(path: Path, content: bytes | pa.Buffer) -> None:
-    """Readers see the old file or the new one, never a half."""
-    # Not `tempfile`, whose files only their owner can read.
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        temporary.write_bytes(content)
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
+def _table_of_rows(rows: Sequence[Mapping[str, Any]], columns: Sequence[str] | None = None) -> str:
+    names = columns or (list(rows[0]) if rows else [])
+    return format_table([[row[name] for name in names] for row in rows], names)

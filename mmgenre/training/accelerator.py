@@ -22,8 +22,6 @@ from mmgenre.configs.arguments import TrainingArguments
 from mmgenre.models.base import GenrePreTrainedModel
 from mmgenre.utils.errors import UserError
 
-# Longer than any single step or evaluation batch; a rank that is gone is noticed after it.
-PROCESS_GROUP_TIMEOUT = timedelta(minutes=30)
 # What would take part of the training loop's work over, by the variable that asks for it.
 _REFUSED = {
     "ACCELERATE_USE_DEEPSPEED": "DeepSpeed",
@@ -36,11 +34,15 @@ def create_accelerator(
     gradient_accumulation_steps: int = 1,
     log_with: str | None = None,
     project_dir: str | None = None,
+    ddp_timeout: float = 1800,
 ) -> Accelerator:
     """An `Accelerator` as the launcher and its YAML file describe it.
 
     The trainer accumulates by itself, because Accelerate's division by the number of micro-batches
     is wrong for a smaller last step; so Accelerate is told of one.
+
+    Args:
+        ddp_timeout: Seconds until a process that does not answer counts as lost.
 
     Raises:
         UserError: The launcher's configuration contradicts ours, or the hardware.
@@ -57,7 +59,7 @@ def create_accelerator(
                 find_unused_parameters=False,
                 gradient_as_bucket_view=True,  # gradients are in memory once
             ),
-            InitProcessGroupKwargs(timeout=PROCESS_GROUP_TIMEOUT),
+            InitProcessGroupKwargs(timeout=timedelta(seconds=ddp_timeout)),
         ],
     )
     if _is_set("ACCELERATE_USE_FSDP") and accelerator.distributed_type != DistributedType.FSDP:
@@ -80,8 +82,11 @@ def configure_model(
         if getattr(args, option) and accelerator.device.type != "cuda":
             raise UserError(f"{option} is for GPUs, and this runs on {accelerator.device.type}")
     is_fsdp = accelerator.distributed_type == DistributedType.FSDP
-    if args.sync_bn and is_fsdp:
-        raise UserError("sync_bn does not go with FSDP; use accelerate_configs/multi_gpu.yaml")
+    for option in ("sync_bn", "auto_find_batch_size"):
+        if getattr(args, option) and is_fsdp:
+            raise UserError(
+                f"{option} does not go with FSDP; use accelerate_configs/multi_gpu.yaml"
+            )
     if args.group_by_length and getattr(model.config, "padding", None) != "longest":
         raise UserError(
             "group_by_length saves padding, and model_config padding is "
@@ -155,7 +160,7 @@ def _is_set(variable: str) -> bool:
 def main_process_first(accelerator: Accelerator) -> Iterator[None]:
     """Run the block in the main process and then in the others. Called by all processes.
 
-    Unlike Accelerate's own it may take longer than `PROCESS_GROUP_TIMEOUT`, and all leave together.
+    Unlike Accelerate's own it may take longer than `ddp_timeout`, and all leave together.
 
     Raises:
         UserError: Another process ended before it had run the block.

@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Callable, Mapping, Sequence
+from datetime import timedelta
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -43,7 +44,8 @@ from mmgenre.models.mm_gatbt import MmGatbtForSequenceClassification, graph_fiel
 from mmgenre.models.pictures import open_poster
 from mmgenre.models.registry import create_config, get_system, load_class, load_model
 from mmgenre.training.accelerator import configure_model
-from mmgenre.training.checkpointing import Checkpointer
+from mmgenre.training.agreement import Agreement
+from mmgenre.training.checkpointing import Checkpointer, find_model
 from mmgenre.training.early_stopping import EarlyStopping
 from mmgenre.training.graph_nodes import (
     GraphNodes,
@@ -53,7 +55,7 @@ from mmgenre.training.graph_nodes import (
 )
 from mmgenre.training.optimization import LateEncoders, create_optimizer
 from mmgenre.training.output_dir import History
-from mmgenre.training.saved import find_model
+from mmgenre.training.preemption import Preemption
 from mmgenre.training.schedulers import create_schedule
 from mmgenre.training.trainer import Trainer
 from mmgenre.utils.errors import UserError
@@ -272,6 +274,7 @@ def create_trainer(
     accelerator: Accelerator,
     movies: Movies,
     output_dir: Path,
+    preemption: Preemption,
 ) -> Trainer:
     """Everything that `Trainer.fit` needs, at the start of a run.
 
@@ -303,8 +306,10 @@ def create_trainer(
     validation = create_split(movies, VALIDATION, model, processor, data, nodes)
     sampler = GlobalBatchSampler(
         len(dataset),
+        global_batch_size=training.per_device_train_batch_size
+        * training.gradient_accumulation_steps
+        * accelerator.num_processes,
         batch_size=training.per_device_train_batch_size,
-        accumulation=training.gradient_accumulation_steps,
         num_processes=accelerator.num_processes,
         process_index=accelerator.process_index,
         seed=training.seed,
@@ -323,7 +328,7 @@ def create_trainer(
         optimization.decay_bias_and_norm,
     )
     schedule = create_schedule(
-        optimization, optimizer, sampler.num_steps, training.num_train_epochs
+        optimization, optimizer, lambda: sampler.num_steps, training.num_train_epochs
     )
     evaluator = create_evaluator(
         accelerator,
@@ -334,8 +339,7 @@ def create_trainer(
         data.dataloader_num_workers,
     )
     prepared_model, prepared_optimizer = accelerator.prepare(model, optimizer)
-    # From here on each process draws its own dropout.
-    set_seed(training.seed, device_specific=True)
+    agreement = Agreement(accelerator, timedelta(seconds=training.ddp_timeout))
     return Trainer(
         accelerator=accelerator,
         model=prepared_model,
@@ -357,13 +361,17 @@ def create_trainer(
         batch_transform=augmentation.batch_transform.to(accelerator.device),
         evaluator=evaluator,
         checkpointer=Checkpointer(
-            accelerator, output_dir / CHECKPOINTS_DIR, training.save_total_limit
+            accelerator, agreement, output_dir / CHECKPOINTS_DIR, training.save_total_limit
         ),
         history=History(output_dir / HISTORY_FILE),
         num_train_epochs=training.num_train_epochs,
         metric_for_best_model=training.metric_for_best_model,
+        agreement=agreement,
+        preemption=preemption,
         max_grad_norm=optimization.max_grad_norm,
         logging_steps=training.logging_steps,
+        save_steps=training.save_steps,
+        max_nonfinite_steps=training.max_nonfinite_steps,
     )
 
 

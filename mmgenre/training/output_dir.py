@@ -92,7 +92,9 @@ class History:
         """Keep the first epochs only, as a resumed run must not write a line twice."""
         if self.path.exists():
             lines = self.path.read_text(encoding="utf-8").splitlines(keepends=True)
-            kept = "".join(line for line in lines if json.loads(line)["epoch"] <= num_epochs)
+            # A process that is killed can leave its last line unfinished.
+            whole = [line for line in lines if line.endswith("\n")]
+            kept = "".join(line for line in whole if json.loads(line)["epoch"] <= num_epochs)
             temporary = self.path.with_suffix(".tmp")
             temporary.write_text(kept, encoding="utf-8")
             temporary.replace(self.path)

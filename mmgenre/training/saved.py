@@ -4,18 +4,24 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from accelerate import Accelerator
+
 from mmgenre.configs.arguments import DataArguments, EvaluationArguments, TrainingArguments
 from mmgenre.configs.parser import load_config
 from mmgenre.constants import (
     BEST_CHECKPOINT,
-    CHECKPOINTS_DIR,
     CONFIG_FILE,
-    PRETRAINED_MODEL_DIR,
     REPORTS_DIR,
 )
+from mmgenre.data.dataset import MovieDataset
+from mmgenre.evaluation.evaluator import Evaluation
+from mmgenre.evaluation.predictions import Predictions
+from mmgenre.evaluation.slices import movie_attributes
+from mmgenre.evaluation.thresholds import describe_thresholds
 from mmgenre.models.base import GenrePreTrainedModel
 from mmgenre.models.registry import load_model, load_processor
-from mmgenre.training.checkpointing import find_checkpoint
+from mmgenre.training.checkpointing import find_model, store_thresholds
+from mmgenre.training.components import create_evaluator
 from mmgenre.utils.errors import UserError
 
 
@@ -30,31 +36,48 @@ class Saved:
     data: DataArguments
     seed: int
     batch_size: int
+    selection: str
     report_dir: Path
 
     def context(self, split: str, num_movies: int, precision: str) -> dict[str, str | int | float]:
         """What a figure means nothing without."""
-        thresholds = self.model.config.thresholds
         return {
             "model": self.path,
+            "selection": self.selection,
             "dataset": str(self.data.prepared_dir or self.data.dataset),
             "split": split,
             "movies": num_movies,
-            "threshold": "0.5" if thresholds is None else "the model's, one per genre",
+            "threshold": describe_thresholds(self.model.config.thresholds),
             "precision": "fp32" if precision == "no" else precision,
         }
 
+    def evaluate(self, accelerator: Accelerator, model: Any, dataset: MovieDataset) -> Evaluation:
+        """Evaluate the prepared model as in training. Called by all processes."""
+        workers = self.data.dataloader_num_workers
+        evaluator = create_evaluator(
+            accelerator, dataset, self.model.config, self.processor, self.batch_size, workers
+        )
+        return evaluator.evaluate(model)
 
-def find_model(run_or_model: str, checkpoint: str = BEST_CHECKPOINT) -> str:
-    """Where the model is: in a checkpoint of a run, or what was given itself.
+    def predictions(self, evaluation: Evaluation, dataset: MovieDataset, split: str) -> Predictions:
+        """What there is to say of each movie, for all of the model's genres."""
+        return Predictions(
+            ids=[record.id for record in dataset.records],
+            genres=self.model.config.genres,
+            probabilities=evaluation.probabilities,
+            labels=evaluation.labels,
+            split=split,
+            thresholds=self.model.config.thresholds,
+            attributes=movie_attributes(dataset.records),
+        )
 
-    Raises:
-        UserError: There is no such checkpoint, or it is not whole.
-    """
-    folder = Path(run_or_model)
-    if not (folder / CONFIG_FILE).is_file():
-        return run_or_model
-    return str(find_checkpoint(folder / CHECKPOINTS_DIR, checkpoint) / PRETRAINED_MODEL_DIR)
+    def store_thresholds(self) -> None:
+        """Let whoever loads the model from its folder decide by the thresholds it has now.
+
+        Raises:
+            UserError: The folder cannot be written to.
+        """
+        store_thresholds(Path(self.path), self.model.config.thresholds)
 
 
 def open_saved(run_or_model: str, args: EvaluationArguments) -> Saved:
@@ -69,6 +92,9 @@ def open_saved(run_or_model: str, args: EvaluationArguments) -> Saved:
         data, training = run.data, run.training
         path, run_dir = find_model(run_or_model, args.checkpoint), folder
         reports = folder / REPORTS_DIR
+        selection = args.checkpoint
+        if selection == BEST_CHECKPOINT:
+            selection = f"best {training.metric_for_best_model} on validation"
     else:
         if folder.is_dir() and not (folder / "config.json").is_file():
             raise UserError(
@@ -78,8 +104,13 @@ def open_saved(run_or_model: str, args: EvaluationArguments) -> Saved:
         if args.dataset is None:
             raise UserError(f"{run_or_model!r} is a model without a run; give --dataset as well")
         data, training = DataArguments(), TrainingArguments()
-        path = run_or_model
-        reports = Path(REPORTS_DIR) / folder.name
+        path, reports = run_or_model, Path(REPORTS_DIR) / folder.name
+        selection = "as saved"
+    if args.fit_thresholds is not None and not Path(path).is_dir():
+        raise UserError(
+            f"fit_thresholds stores thresholds in the model's folder, and {path!r} is none; save "
+            "the model to a folder first"
+        )
     try:
         model, processor = load_model(path), load_processor(path)
     except ValueError as error:
@@ -100,5 +131,6 @@ def open_saved(run_or_model: str, args: EvaluationArguments) -> Saved:
         data=replace(data, **changes),
         seed=training.seed,
         batch_size=args.per_device_eval_batch_size or training.per_device_eval_batch_size,
+        selection=selection,
         report_dir=Path(args.report_dir) if args.report_dir else reports / args.split,
     )

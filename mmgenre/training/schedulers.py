@@ -123,11 +123,16 @@ class LearningRateSchedule:
 
 
 def create_schedule(
-    args: OptimizationArguments, optimizer: Optimizer, steps_per_epoch: int, num_train_epochs: int
+    args: OptimizationArguments,
+    optimizer: Optimizer,
+    steps_per_epoch: Callable[[], int],
+    num_train_epochs: int,
 ) -> LearningRateSchedule:
     """The schedule that the arguments name.
 
     Args:
+        steps_per_epoch: Asked at each step, as resuming on another number of processes brings back
+            the steps of before.
         num_train_epochs: `linear` and `cosine` reach 0 after so many epochs. A run that is resumed
             with more goes on, at the same step, on the longer curve.
 
@@ -145,13 +150,17 @@ def create_schedule(
         plateau_start = args.warmup_epochs
         factor = REPORT_PLATEAU_FACTOR if factor is None else factor
     else:
-        num_steps = steps_per_epoch * num_train_epochs
-        warmup_steps = args.warmup_epochs * steps_per_epoch
-        if args.warmup_ratio is not None:
-            warmup_steps = math.ceil(args.warmup_ratio * num_steps)
         by_step = linear_by_step if args.lr_scheduler_type == "linear" else cosine_by_step
-        shape = by_step(num_steps, warmup_steps)
-        plateau_start = math.ceil(warmup_steps / steps_per_epoch)
+        warmup_epochs: float = args.warmup_epochs
+        if args.warmup_ratio is not None:
+            warmup_epochs = args.warmup_ratio * num_train_epochs
+
+        def shape(epoch: int, step: int) -> float:
+            num_steps = steps_per_epoch()
+            warmup_steps = math.ceil(warmup_epochs * num_steps)
+            return by_step(num_train_epochs * num_steps, warmup_steps)(epoch, step)
+
+        plateau_start = math.ceil(warmup_epochs)
     return LearningRateSchedule(
         optimizer,
         shape,

@@ -51,14 +51,21 @@ def tracker_config(values: dict[str, Any], tracker: str | None) -> dict[str, Any
     return {k: v if isinstance(v, (int, float, str)) else json.dumps(v) for k, v in values.items()}
 
 
-def tracker_settings(args: TrackingArguments, output_dir: Path) -> dict[str, dict[str, Any]]:
+def tracker_settings(
+    args: TrackingArguments, output_dir: Path, run_id: str
+) -> dict[str, dict[str, Any]]:
     """Arguments of the tracker's own start, for `accelerator.init_trackers(init_kwargs=...)`.
 
     W&B goes offline rather than ask for a key, which would hang a batch job.
+
+    Args:
+        run_id: A resumed run goes on under the id that it had.
     """
     mode = os.environ.get("WANDB_MODE") or ("online" if is_logged_in_to_wandb() else "offline")
     return {
         "wandb": {
+            "id": run_id,
+            "resume": "allow",
             "name": args.run_name or output_dir.name,
             "dir": str(output_dir),
             "mode": mode,

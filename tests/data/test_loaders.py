@@ -1,9 +1,12 @@
 """Which movies each process sees: the same in each step, whatever the layout."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
-from mmgenre.data.loaders import GlobalBatchSampler
+from mmgenre.data.loaders import GlobalBatchSampler, text_lengths
+from mmgenre.data.records import MovieRecord
 
 # (processes, accumulation): always 4 micro-batches of 2 movies in a step
 LAYOUTS = [(1, 4), (2, 2), (4, 1)]
@@ -14,8 +17,8 @@ def create_samplers(size: int, processes: int, accumulation: int, **kwargs) -> l
     return [
         GlobalBatchSampler(
             size,
+            global_batch_size=2 * accumulation * processes,
             batch_size=2,
-            accumulation=accumulation,
             num_processes=processes,
             process_index=rank,
             **kwargs,
@@ -132,3 +135,14 @@ def test_grouping_changes_with_the_epoch_and_leaves_the_last_step_to_chance() ->
     error = LENGTHS.std() / np.sqrt(3 * 200)
     assert abs(np.mean(rest) - LENGTHS.mean()) < 3 * error
     assert len(set.union(*companions)) > 200  # a movie meets others each time
+
+
+class StoredTokens:
+    def read(self) -> np.ndarray:
+        return np.arange(7)
+
+
+def test_lengths_are_stored_tokens_or_words() -> None:
+    movie = MovieRecord("m", "A sheriff rides.", (), None)
+    records = [movie, replace(movie, tokens=StoredTokens()), replace(movie, plot=None)]
+    assert text_lengths(records) == [3, 7, 0]

@@ -643,6 +643,36 @@ def test_bad_options(case: str, wordpiece: Path, tmp_path: Path) -> None:
     assert not (tmp_path / "prepared").exists()
 
 
+# Case: fields that every reader takes, and Arrow does not.
+NOT_STORED: dict[str, tuple[dict[str, Any], str]] = {
+    "half an emoji": (
+        {"plot": "\ud83d"},
+        "'utf-8' codec can't encode character '\\ud83d' in position 0: surrogates not allowed",
+    ),
+    "year": ({"year": 10**30}, "Python int too large to convert to C long"),
+}
+
+
+@pytest.mark.parametrize("case", NOT_STORED)
+def test_fields_that_cannot_be_stored(case: str, tmp_path: Path) -> None:
+    fields, reason = NOT_STORED[case]
+    movies = {"a.jpg": poster_bytes(1), "b.jpg": poster_bytes(2)}
+    source = write_folder(tmp_path / "movies", movies, **fields)
+    with pytest.raises(UserError) as caught:
+        prepared(source, tmp_path / "prepared")
+    assert str(caught.value) == f"a movie from 'a.jpg' to 'b.jpg' cannot be stored: {reason}"
+
+
+def test_a_folder_that_is_a_file(made: tuple[Path, Path], tmp_path: Path) -> None:
+    (tmp_path / "prepared").write_text("mine")
+    with pytest.raises(UserError) as caught:
+        prepared(made[0], tmp_path / "prepared")
+    assert str(caught.value) == (
+        f"{tmp_path}/prepared cannot be written to (File exists); finished shards are kept, and "
+        "the same command goes on from there"
+    )
+
+
 def test_a_source_without_movies(tmp_path: Path) -> None:
     source = write_folder(tmp_path / "movies", {})
     with pytest.raises(UserError) as caught:

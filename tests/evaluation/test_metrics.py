@@ -31,6 +31,7 @@ CASES = {
     "random": random_case(),
     "empty_genre": empty_genre(),
     "all_positive": (random_case()[0], np.ones((200, 4), dtype=int)),
+    "all_negative_but_one": (random_case()[0], np.eye(200, 4, dtype=int) * [1, 0, 0, 0]),
     "all_predicted": (np.ones((200, 4)), random_case()[1]),
     "nothing_predicted": (np.zeros((200, 4)), random_case()[1]),
     "one_sample": (np.array([[0.9, 0.4, 0.6, 0.1]]), np.array([[1, 1, 0, 0]])),

@@ -1,12 +1,16 @@
 """The report's files against the numbers they were written from."""
 
 import json
+import resource
 
 import numpy as np
 import pandas as pd
+import pyarrow.parquet as pq
 import pytest
 
-from mmgenre.evaluation.metrics import compute_metrics, per_genre_metrics
+from mmgenre.evaluation.analysis import analyse
+from mmgenre.evaluation.metrics import compute_metrics
+from mmgenre.evaluation.predictions import Predictions, read_predictions
 from mmgenre.evaluation.report import write_report
 from mmgenre.utils.errors import UserError
 
@@ -14,36 +18,71 @@ GENRES = ("drama", "film-noir", "news")
 CONTEXT = {"split": "test", "checkpoint": "runs/a|b", "learning_rate": 5e-5, "num_movies": 40}
 
 
-def report_arguments(dtype=np.float32):
+def report_arguments(dtype=np.float32, split="test", thresholds=None):
     rng = np.random.default_rng(0)
-    probabilities = rng.random((40, 3)).astype(dtype)
-    labels = rng.random((40, 3)) < [0.3, 0.6, 0.0]
-    return {
-        "metrics": compute_metrics(probabilities, labels, GENRES),
-        "per_genre": per_genre_metrics(probabilities, labels, GENRES),
-        "ids": [f"tt{index:07d}" for index in range(40)],
-        "probabilities": probabilities,
-        "labels": labels,
-        "genres": GENRES,
-        "context": CONTEXT,
-    }
+    predictions = Predictions(
+        ids=[f"tt{index:07d}" for index in range(40)],
+        genres=list(GENRES),
+        probabilities=rng.random((40, 3)).astype(dtype),
+        labels=(rng.random((40, 3)) < [0.3, 0.6, 0.0]).astype(np.int8),
+        split=split,
+        thresholds=thresholds,
+        attributes={"plot_words": [3 * i for i in range(40)], "year": [None, 1999] * 20},
+    )
+    return {"predictions": predictions, "figures": analyse(predictions), "context": CONTEXT}
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
-def test_predictions_give_the_written_metrics_again(tmp_path, dtype):
-    arguments = report_arguments(dtype)
-    folder = tmp_path / "reports" / "test"
-    write_report(folder, **arguments)
+@pytest.mark.parametrize("split", ["validation", "test"])
+@pytest.mark.parametrize("thresholds", [None, [0.3, 0.61, 0.5]])
+def test_every_figure_can_be_computed_again_from_the_predictions(
+    tmp_path, dtype, split, thresholds
+):
+    arguments = report_arguments(dtype, split, thresholds)
+    write_report(tmp_path, **arguments)
+    written = json.loads((tmp_path / "metrics.json").read_text())
+    assert written.pop("context") == CONTEXT
+    again = analyse(read_predictions(tmp_path / "predictions.parquet"))
+    assert json.loads(json.dumps(again)) == written
 
-    written = json.loads((folder / "metrics.json").read_text())
-    assert written["context"] == CONTEXT
-
-    table = pd.read_parquet(folder / "predictions.parquet")
-    assert table["id"].tolist() == arguments["ids"]
+    # and without this package's own reader
+    table = pd.read_parquet(tmp_path / "predictions.parquet")
+    assert table["id"].tolist() == arguments["predictions"].ids
     probabilities = table[[f"probability/{genre}" for genre in GENRES]].to_numpy()
     labels = table[[f"label/{genre}" for genre in GENRES]].to_numpy()
-    assert compute_metrics(probabilities, labels, GENRES) == written["overall"]
-    assert per_genre_metrics(probabilities, labels, GENRES) == written["per_genre"]
+    for cuts, key in ((0.5, "overall_at_0.5"), (thresholds or 0.5, "overall")):
+        assert compute_metrics(probabilities, labels, GENRES, cuts) == written[key]
+    assert ("cross_validated_thresholds" in written) == (split == "validation")
+    assert ("temperature" in written["calibration"]) == (split == "validation")
+
+
+def spoil(column, value):
+    def edit(table):
+        values = table[column].to_pylist()
+        values[3] = value
+        return table.set_column(table.column_names.index(column), column, [values])
+
+    return edit
+
+
+BAD_FILES = {
+    "nan": (spoil("probability/drama", float("nan")), "nan for movie 3, genre 'drama'"),
+    "label": (spoil("label/news", 3), "labels hold 3 for movie 3, genre 'news'"),
+    "column": (lambda table: table.drop_columns("label/news"), "label/news"),
+    "other table": (lambda table: table.replace_schema_metadata({}), "mmgenre"),
+}
+
+
+@pytest.mark.parametrize("case", BAD_FILES)
+def test_a_file_that_holds_no_predictions(tmp_path, case):
+    edit, words = BAD_FILES[case]
+    write_report(tmp_path, **report_arguments())
+    path = tmp_path / "predictions.parquet"
+    pq.write_table(edit(pq.read_table(path)), path)
+    with pytest.raises(UserError) as caught:
+        read_predictions(path)
+    assert f"{path} cannot be read as predictions" in str(caught.value)
+    assert words in str(caught.value)
 
 
 def test_markdown_lists_genres_by_support_and_escapes_cells(tmp_path):
@@ -51,19 +90,19 @@ def test_markdown_lists_genres_by_support_and_escapes_cells(tmp_path):
     write_report(tmp_path, **arguments)
     text = (tmp_path / "report.md").read_text()
     rows = [line.strip("| ").split(" | ") for line in text.splitlines() if line.startswith("|")]
-    assert ["f1_macro", f"{arguments['metrics']['f1_macro']:.4f}"] in rows
+    figures = arguments["figures"]
+    macro = [figures["overall"]["f1_macro"], *figures["intervals"]["f1_macro"]]
+    macro.append(figures["overall_at_0.5"]["f1_macro"])
+    assert ["f1_macro", *(f"{number:.4f}" for number in macro)] in rows
     assert ["learning_rate", "5e-05"] in rows
     assert ["checkpoint", r"runs/a\|b"] in rows
-    per_genre = rows[-3:]
+    start = next(i for i, row in enumerate(rows) if row[:2] == ["genre", "precision"])
+    per_genre = rows[start + 2 : start + 5]
     assert [row[0] for row in per_genre] == ["film-noir", "drama", "news"]
-    drama = arguments["per_genre"][0]
-    numbers = [drama[key] for key in ("precision", "recall", "f1", "average_precision")]
-    assert per_genre[1][1:] == [
-        *(f"{number:.4f}" for number in numbers),
-        str(drama["support"]),
-        "0.5000",
-    ]
-    assert per_genre[2][4:6] == ["-", "0"]
+    drama = dict(zip(rows[start], per_genre[1], strict=True))
+    for key, value in figures["per_genre"][0].items():
+        assert drama[key] == (f"{value:.4f}" if isinstance(value, float) else str(value))
+    assert dict(zip(rows[start], per_genre[2], strict=True))["average_precision"] == "-"
 
 
 def test_a_second_report_replaces_the_first_and_leaves_nothing_else(tmp_path):
@@ -75,19 +114,17 @@ def test_a_second_report_replaces_the_first_and_leaves_nothing_else(tmp_path):
     assert names == {"metrics.json", "predictions.parquet", "report.md"}
 
 
-def test_a_failed_write_keeps_the_old_file_whole(tmp_path, monkeypatch):
+def test_a_failed_write_keeps_the_old_file_whole(tmp_path):
     arguments = report_arguments()
     write_report(tmp_path, **arguments)
     before = (tmp_path / "metrics.json").read_bytes()
-
-    def half_then_full(path, content):
-        with path.open("wb") as file:
-            file.write(content[: len(content) // 2])
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr("pathlib.Path.write_bytes", half_then_full)
-    with pytest.raises(UserError, match=r"metrics\.json cannot be written \(No space left"):
-        write_report(tmp_path, **arguments | {"context": {}})
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (len(before) // 2, hard))  # as on a full disk
+    try:
+        with pytest.raises(UserError, match=r"metrics\.json cannot be written \(File too large"):
+            write_report(tmp_path, **arguments | {"context": {}})
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
     assert (tmp_path / "metrics.json").read_bytes() == before
     assert len(list(tmp_path.iterdir())) == 3
 

@@ -24,7 +24,7 @@ def create(num_train_epochs: int = 20, **arguments: Any) -> LearningRateSchedule
         for i in (1, 2)
     ]
     args = OptimizationArguments(**arguments)
-    return create_schedule(args, torch.optim.AdamW(groups), STEPS, num_train_epochs)
+    return create_schedule(args, torch.optim.AdamW(groups), lambda: STEPS, num_train_epochs)
 
 
 def run(

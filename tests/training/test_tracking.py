@@ -70,16 +70,17 @@ def test_a_broken_netrc_is_no_login(home: Path) -> None:
 def test_wandb_mode_is_heeded(monkeypatch: pytest.MonkeyPatch, mode: str, auto: str | None) -> None:
     monkeypatch.setenv("WANDB_MODE", mode)
     assert choose_tracker("auto") == auto
-    assert tracker_settings(TrackingArguments(), Path("runs/a"))["wandb"]["mode"] == mode
+    assert tracker_settings(TrackingArguments(), Path("runs/a"), "1")["wandb"]["mode"] == mode
 
 
 def test_wandb_goes_offline_rather_than_ask(monkeypatch: pytest.MonkeyPatch) -> None:
     assert choose_tracker("wandb") == "wandb"
-    settings = tracker_settings(TrackingArguments(), Path("runs/a"))["wandb"]
-    assert settings == {"name": "a", "dir": "runs/a", "mode": "offline"}
+    settings = tracker_settings(TrackingArguments(), Path("runs/a"), "1")["wandb"]
+    own = {"id": "1", "resume": "allow", "dir": "runs/a"}
+    assert settings == {**own, "name": "a", "mode": "offline"}
     monkeypatch.setenv("WANDB_API_KEY", "0" * 40)
-    settings = tracker_settings(TrackingArguments(run_name="b"), Path("runs/a"))["wandb"]
-    assert settings == {"name": "b", "dir": "runs/a", "mode": "online"}
+    settings = tracker_settings(TrackingArguments(run_name="b"), Path("runs/a"), "1")["wandb"]
+    assert settings == {**own, "name": "b", "mode": "online"}
 
 
 @pytest.mark.parametrize("name", ["tensorboard", "wandb"])
