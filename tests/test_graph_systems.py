@@ -12,11 +12,12 @@ import pytest
 import torch
 import yaml
 from launching import launch
+from PIL import Image
 from safetensors.torch import load_file
 from systems import CASES
 from tiny import ROOT, TINY_MODEL
 
-from mmgenre.data.graph import build_graph, save_graph
+from mmgenre.data.graph import build_graph, load_graph, save_graph
 from mmgenre.data.neighborhoods import edges
 from mmgenre.data.readers import read_movies
 from mmgenre.data.records import MovieRecord
@@ -266,6 +267,31 @@ def test_a_stored_graph(recipe_of, run_main, demo_dir, tmp_path) -> None:
     again = recipe_of(num_train_epochs=1, output_dir=str(tmp_path / "again"))
     run_main("train", "--recipe", again)
     assert are_equal(trained(tmp_path / "run"), trained(tmp_path / "again"))
+
+
+def test_node_features_cannot_be_ablated(recipe_of, run_main, tmp_path) -> None:
+    run_main("train", "--recipe", recipe_of(num_train_epochs=1))
+    with pytest.raises(UserError, match="posters cannot be taken away for ablations"):
+        run_main("evaluate", tmp_path / "run", "--ablations")
+
+
+# --- the command
+
+
+def test_the_command_writes_graph_and_figures(run_script, demo_dir, tmp_path) -> None:
+    command = ["-m", "mmgenre.cli", "graph", demo_dir, "--output", tmp_path / "graph"]
+    result = run_script(*command, "--roles", "sparse", "--max_movies", "8", COLUMNS="100")
+    assert result.returncode == 0, result.stderr
+    rows = [line.split("  ") for line in result.stdout.splitlines()]
+    table = {row[1].strip(): row[-2].strip() or row[-3].strip() for row in rows if len(row) > 3}
+    graph = load_graph(tmp_path / "graph")
+    stats = json.loads((tmp_path / "graph" / "graph_stats.json").read_text())
+    assert table["movies"] == str(stats["nodes"]) == "60"
+    assert stats["edges"] == graph.adjacency.nnz // 2
+    assert table["edges"] == f"{stats['edges']:,}"
+    assert graph.max_movies == 8
+    with Image.open(tmp_path / "graph" / "graph_stats.png") as figure:
+        assert figure.format == "PNG"
 
 
 # --- what the graph is good for
