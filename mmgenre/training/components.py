@@ -102,9 +102,7 @@ def create_model(
         UserError: The model, a field of its config, a backbone or the tokenizer does not exist or
             does not fit; or no movie has a modality that the model takes.
     """
-    graph_model = None
-    if args.graph_backbone is not None:
-        graph_model = load_graph_backbone(args)
+    graph_model = _load_graph_backbone(args)
     try:
         values = args.model_config
         if graph_model is not None:
@@ -174,13 +172,10 @@ def create_dataset(
     )
 
 
-def load_graph_backbone(args: ModelArguments) -> GatForSequenceClassification:
-    """The trained gat that an mm_gatbt is built on.
-
-    Raises:
-        UserError: There is none, or the model to be built is no mm_gatbt.
-    """
-    assert args.graph_backbone is not None
+def _load_graph_backbone(args: ModelArguments) -> GatForSequenceClassification | None:
+    """The trained gat that an mm_gatbt is built on, if one is named."""
+    if args.graph_backbone is None:
+        return None
     if args.model != "mm_gatbt" or args.image_backbone is not None:
         raise UserError(
             f"graph_backbone is for model 'mm_gatbt' without an image_backbone; the model is "
@@ -218,9 +213,9 @@ def create_split(
         UserError: As `create_dataset`, or the split has no movies.
     """
     records = movies.split(split)
-    if nodes is not None and isinstance(model.config, GatConfig):
-        if not isinstance(model, MmGatbtForSequenceClassification):
-            return create_node_dataset(nodes, split, movies, model.config, data, seed)
+    if nodes is not None and isinstance(model, GatForSequenceClassification):
+        return create_node_dataset(nodes, split, movies, model.config, data, seed)
+    if nodes is not None and isinstance(model, MmGatbtForSequenceClassification):
         records = add_node_embeddings(nodes, split, records, model, data)
     return create_dataset(
         records, movies.vocabulary, model.config, processor, data.broken_posters, augment, seed

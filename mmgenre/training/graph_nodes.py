@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from accelerate import Accelerator
 from tqdm import tqdm
 
@@ -128,20 +129,16 @@ def create_nodes(
         content_hash = None if movies.manifest is None else movies.manifest.content_hash
         name = _fingerprint(model, pictures, checked, content_hash)
         path = Path(data.prepared_dir or cache_dir or "") / NODE_FEATURES_FILE.format(name)
-    # Whether the file is there must not change between two processes' looks at it.
-    accelerator.wait_for_everyone()
-    if path is not None and path.exists():
+    is_there = torch.tensor([path is not None and path.exists()], device=accelerator.device)
+    # All processes read, or all compute: the file may be on one machine's disk alone.
+    if path is not None and accelerator.gather(is_there).all():
         logger.info("node features are read from %s", path)
         features = np.load(path, mmap_mode="r", allow_pickle=False)
-        accelerator.wait_for_everyone()
     else:
-        accelerator.wait_for_everyone()
         dataset = MovieDataset(checked, movies.vocabulary, open_poster, 2 * config.image_size)
         features = _encode_posters(accelerator, model, pictures, dataset, data, batch_size)
         if path is not None and accelerator.is_main_process:
-            temporary = path.with_suffix(".tmp.npy")
-            np.save(temporary, features, allow_pickle=False)
-            temporary.replace(path)
+            _keep(features, path)
     return GraphNodes(
         graph,
         features,
@@ -230,6 +227,16 @@ def _encode_posters(
         features = model.encode_posters(batch["pixel_values"]).float()
         parts.append(accelerator.gather_for_metrics(features).cpu().numpy())
     return np.concatenate(parts)
+
+
+def _keep(features: np.ndarray, path: Path) -> None:
+    temporary = path.with_suffix(".tmp.npy")
+    try:
+        np.save(temporary, features, allow_pickle=False)
+        temporary.replace(path)
+    except OSError as error:
+        temporary.unlink(missing_ok=True)
+        logger.warning("node features cannot be kept in %s (%s)", path, error.strerror)
 
 
 def _fingerprint(
