@@ -138,7 +138,7 @@ def create_loading(
     dataset = create_dataset(
         records, GenreVocabulary(GENRES), config, processor, "error", augmentation.augment
     )
-    return dataset, GenreCollator(augmentation.encode_images, processor.encode_text)
+    return dataset, GenreCollator(processor, augmentation.encode_images)
 
 
 def batches(dataset: MovieDataset, collator: GenreCollator) -> Callable[[], None]:

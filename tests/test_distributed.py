@@ -10,6 +10,7 @@ import torch
 from processes import TOY, run, start
 from safetensors.torch import load_file
 from sklearn.metrics import average_precision_score, f1_score
+from systems import CASES
 from tiny import ROOT
 from toy import fit
 
@@ -142,6 +143,12 @@ def test_a_run_goes_on_with_another_number_of_processes(
     files = [Path(run) / "rank0.safetensors" for run in (straight, elastic)]
     a, b = (load_file(file)["parameters"] for file in files)
     assert (a - b).abs().max() <= 1e-5
+
+
+def test_every_system_trains_in_two_processes() -> None:
+    processes = start(2, ROOT / "tests" / "systems.py")
+    outputs = [process.communicate(timeout=300) for process in processes]
+    assert outputs[0][0].splitlines() == [f"2 processes: {case}" for case in CASES], outputs[0][1]
 
 
 FSDP = {

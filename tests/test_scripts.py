@@ -375,7 +375,7 @@ BAD_DATA = {
     ),
     "broken line": (break_json, [], ["metadata.jsonl line 5", "broken JSON"]),
     "no poster at all": (drop("file_name"), [], ["modality 'image'", "modalities=[...]"]),
-    "no plot at all": (drop("plot"), [], ["tokenizer 'train'", "no training movie"]),
+    "no plot at all": (drop("plot"), [], ["modality 'text'", "modalities=[...]"]),
     "outside": (leave_folder, [], ["metadata.jsonl line 7", "../secret.jpg"]),
     "missing poster": (only(None), ["error"], ["bad.png", "file is missing"]),
     "truncated poster": (only(b""), ["error"], ["bad.png", "truncated"]),

@@ -9,24 +9,26 @@ import torch
 
 @dataclass(frozen=True)
 class GenreCollator:
-    """Batches samples of `MovieDataset`.
+    """Runs a model's processor over samples of `MovieDataset`.
 
-    The batch holds what the two functions make, `labels` (batch, num_labels) and `index` (batch,),
-    the movies' places in the data set, which is not a model input.
+    The batch holds what the processor makes, `labels` (batch, num_labels) and `index` (batch,), the
+    movies' places in the data set, which is not a model input.
 
     Args:
-        encode_images: Of a list of posters: a processor's own, or `pad_posters` where the device
-            takes the rest of its work.
-        encode_text: Of a list of plots: a processor's own.
+        processor: Has `encode_images`, `encode_text` and `encode_features`, of lists.
+        encode_images: In place of the processor's own: `pad_posters` where the device takes the
+            rest of its work.
     """
 
-    encode_images: Callable[[list[Any]], dict[str, torch.Tensor]]
-    encode_text: Callable[[list[Any]], dict[str, torch.Tensor]]
+    processor: Any
+    encode_images: Callable[[list[Any]], dict[str, torch.Tensor]] | None = None
 
     def __call__(self, samples: Sequence[dict[str, Any]]) -> dict[str, torch.Tensor]:
+        encode_images = self.encode_images or self.processor.encode_images
         batch = {
-            **self.encode_images([sample["image"] for sample in samples]),
-            **self.encode_text([sample["plot"] for sample in samples]),
+            **encode_images([sample["image"] for sample in samples]),
+            **self.processor.encode_text([sample["plot"] for sample in samples]),
+            **self.processor.encode_features([sample["features"] for sample in samples]),
         }
         batch["labels"] = torch.stack([sample["labels"] for sample in samples])
         batch["index"] = torch.tensor([sample["index"] for sample in samples])

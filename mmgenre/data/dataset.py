@@ -27,11 +27,10 @@ logger = logging.getLogger(__name__)
 
 
 class MovieDataset(Dataset[dict[str, Any]]):
-    """Movies by index: `image`, `plot`, `labels` and `index`.
+    """Movies by index: `image`, `plot`, `features`, `labels` and `index`; the first three or None.
 
-    The plot is text, an array of token ids, or None.
-
-    The image is a PIL picture in RGB, what `augment` makes of it, or None.
+    An image is a PIL picture in RGB, or what `augment` makes of it. The plot is text or an array of
+    token ids. Features are ready-made vectors by name.
     Random numbers of the augmentation are a function of (seed, epoch, movie id) alone, so that a
     movie looks the same whatever the number of workers, processes or restarts.
 
@@ -41,6 +40,7 @@ class MovieDataset(Dataset[dict[str, Any]]):
         augment: Random transform of a PIL picture, given its seed.
         rejected: Posters that were taken out of `records` before.
         use_tokens: Give a plot as the token ids that it comes with, if any.
+        use_features: Give the features that a movie comes with, if any.
     """
 
     def __init__(
@@ -53,6 +53,7 @@ class MovieDataset(Dataset[dict[str, Any]]):
         seed: int = 0,
         rejected: Sequence[RejectedPoster] = (),
         use_tokens: bool = False,
+        use_features: bool = False,
     ) -> None:
         self.records = records
         self.rejected = rejected
@@ -62,6 +63,7 @@ class MovieDataset(Dataset[dict[str, Any]]):
         self.augment = augment
         self.seed = seed
         self.use_tokens = use_tokens
+        self.use_features = use_features
         self.epoch = 0
 
     def with_records(self, records: Sequence[MovieRecord]) -> "MovieDataset":
@@ -83,6 +85,7 @@ class MovieDataset(Dataset[dict[str, Any]]):
         return {
             "image": image,
             "plot": self._plot(record),
+            "features": record.features.read() if self.use_features and record.features else None,
             "labels": self.labels[index],
             "index": index,
         }

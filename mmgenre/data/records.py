@@ -57,7 +57,7 @@ class Features(Protocol):
     """Where ready-made feature vectors of a movie are. Cheap to hold and to pickle."""
 
     def read(self) -> dict[str, np.ndarray]:
-        """The vectors, each of shape (size,), by name."""
+        """The vectors, each of shape (size,), by the name of the model input that they are."""
 
 
 class Tokens(Protocol):

@@ -2,17 +2,19 @@
 pretrained backbones, the loss and the output class."""
 
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
 import torch
 from huggingface_hub.dataclasses import strict
 from torch import nn
-from transformers import PreTrainedConfig, PreTrainedModel
+from transformers import BertConfig, PreTrainedConfig, PreTrainedModel
 from transformers import initialization as init
 from transformers.utils import ModelOutput
 
 from .backbones import load_exactly, load_image_state, load_text_state
+from .layers import RESNETS
 from .losses import genre_loss
 
 # The report's vocabulary (section 4.1), in its order.
@@ -29,6 +31,9 @@ ALL_LAYERS = "all"
 class GenreConfig(PreTrainedConfig):
     r"""Fields that every system's config has: labels, loss, preprocessing and what is trainable.
 
+    A system's config also says, as a field or as a constant, which `modalities` it takes: of
+    `image`, `text` and `features`.
+
     Args:
         thresholds: A genre is predicted where its probability is above its threshold, in label
             order; None is 0.5 for all.
@@ -37,7 +42,10 @@ class GenreConfig(PreTrainedConfig):
             `torchvision.ops.sigmoid_focal_loss` does; False is the form that the report prints.
         pos_weight: Weight of each genre's positives in `bce`, in label order.
         label_smoothing: Targets are y(1 - e) + (1 - y)e in training; hard in evaluation.
-        image_size: Side of the square that posters are resized to, in pixels.
+        image_resize: Posters are resized to this shorter side, in pixels, keeping their aspect
+            ratio, and the central square of `image_size` is taken; None resizes to that square
+            without keeping the ratio.
+        image_size: Side of the square that the model sees, in pixels.
         max_length: Plots are cut to so many tokens, special tokens included.
         padding: `longest` pads to the longest plot of a batch, `max_length` to `max_length`.
         missing_modality: `fill` gives the encoders what the report does, a zero tensor for an
@@ -53,7 +61,7 @@ class GenreConfig(PreTrainedConfig):
 
     thresholds: list[float] | None = None
 
-    loss: Literal["focal", "bce", "asymmetric"] = "focal"
+    loss: Literal["focal", "bce", "asymmetric"] = "bce"
     focal_alpha: float = 0.25
     focal_gamma: float = 2.0
     focal_balanced: bool = True
@@ -61,12 +69,13 @@ class GenreConfig(PreTrainedConfig):
     asymmetric_gamma_negative: float = 4.0
     asymmetric_gamma_positive: float = 1.0
     asymmetric_clip: float = 0.05
-    label_smoothing: float = 0.1
+    label_smoothing: float = 0.0
 
+    image_resize: int | None = None
     image_size: int = 224
     image_mean: list[float] | tuple[float, ...] = (0.485, 0.456, 0.406)
     image_std: list[float] | tuple[float, ...] = (0.229, 0.224, 0.225)
-    max_length: int = 128
+    max_length: int = 512
     padding: Literal["longest", "max_length"] = "longest"
     missing_modality: Literal["fill", "learned"] = "fill"
     missing_plot: str = "No plot found."
@@ -90,10 +99,58 @@ class GenreConfig(PreTrainedConfig):
                     f"{self.num_labels} genres"
                 )
 
+        if self.image_resize is not None and self.image_resize < self.image_size:
+            raise ValueError(
+                f"image_resize is {self.image_resize}; the square of image_size "
+                f"{self.image_size} does not fit into that"
+            )
+
     @property
     def genres(self) -> list[str]:
         """Label names in label order."""
         return [name for _, name in sorted((self.id2label or {}).items())]
+
+    @property
+    def feature_dims(self) -> dict[str, int]:
+        """The model inputs that are ready-made vectors, and their sizes."""
+        return {}
+
+
+@strict
+class TextGenreConfig(GenreConfig):
+    r"""Config of a system with a plot encoder.
+
+    Args:
+        text_config: The BERT encoder, as a `BertConfig` or a mapping; default bert-base-uncased.
+    """
+
+    sub_configs: ClassVar[dict[str, Any]] = {"text_config": BertConfig}
+
+    # BertConfig after construction; the wider type is what a config file or a caller may give
+    text_config: Any = None
+
+    def __post_init__(self, **kwargs: Any) -> None:
+        if not isinstance(self.text_config, BertConfig):
+            self.text_config = BertConfig(**(self.text_config or {}))
+        super().__post_init__(**kwargs)
+
+
+@strict
+class ImageTextGenreConfig(TextGenreConfig):
+    r"""Config of a system with a plot encoder and a poster encoder.
+
+    Args:
+        image_architecture: A ResNet by torchvision's name.
+    """
+
+    image_architecture: str = "resnet50"
+
+    def __post_init__(self, **kwargs: Any) -> None:
+        super().__post_init__(**kwargs)
+        if self.image_architecture not in RESNETS:
+            raise ValueError(
+                f"image_architecture is {self.image_architecture!r}; it can be {', '.join(RESNETS)}"
+            )
 
 
 @dataclass
@@ -143,8 +200,73 @@ class GenrePreTrainedModel(PreTrainedModel):
             init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
             if module.bias is not None:
                 init.zeros_(module.bias)
+        elif isinstance(module, nn.ParameterDict):
+            for placeholder in module.values():
+                init.normal_(placeholder, std=0.02)
         else:
             super()._init_weights(module)
+
+    def add_placeholders(self, **dims: int) -> None:
+        """Under `missing_modality="learned"`, a learned vector for each modality named.
+
+        Args:
+            dims: Modality to the size of its vector.
+        """
+        if self.config.missing_modality == "learned":
+            self.placeholder = nn.ParameterDict(
+                {name: nn.Parameter(torch.empty(dim)) for name, dim in dims.items()}
+            )
+
+    def replace_absent(
+        self, name: str, vectors: torch.Tensor | None, present: torch.Tensor | None, size: int
+    ) -> torch.Tensor:
+        """A modality's vectors, with the learned one where a movie does not have it.
+
+        Args:
+            vectors: (batch, ..., dim); None where no movie has the modality.
+            present: (batch,) booleans; None is all.
+            size: Movies in the batch.
+
+        Returns:
+            `vectors`, or (batch, dim) of the learned vector alone.
+        """
+        if vectors is None:
+            return self.placeholder[name].expand(size, -1)
+        if present is None:
+            return vectors
+        there = present.view(-1, *[1] * (vectors.ndim - 1))
+        return torch.where(there, vectors, self.placeholder[name].to(vectors))
+
+    def check_inputs(
+        self,
+        inputs: Mapping[str, torch.Tensor | None],
+        present: Mapping[str, torch.Tensor | None],
+    ) -> int:
+        """See that a movie's inputs are given as far as this model needs them.
+
+        Args:
+            inputs: Modality to what is given of it.
+            present: Modality to (batch,) booleans.
+
+        Returns:
+            Movies in the batch.
+
+        Raises:
+            ValueError: A modality that the model needs is not given.
+        """
+        given = [value for value in inputs.values() if value is not None]
+        if self.config.missing_modality != "learned":
+            for name, value in inputs.items():
+                if value is None:
+                    raise ValueError(
+                        f"this model needs the modality {name!r} of every movie; only a model with "
+                        "missing_modality 'learned' can do without it"
+                    )
+            if any(mask is not None for mask in present.values()):
+                raise ValueError("image_present and text_present need missing_modality 'learned'")
+        if not given:
+            raise ValueError(f"give one of the modalities {', '.join(inputs)} at least")
+        return len(given[0])
 
     def get_input_embeddings(self) -> Any:
         """Word embeddings of the text encoder, which FSDP cuts by themselves; None without one."""

@@ -1,23 +1,19 @@
 """Configuration of the report's model."""
 
-from typing import Any, ClassVar, Literal
+from typing import Any, Literal
 
 from huggingface_hub.dataclasses import strict
-from transformers import BertConfig
 
-from .base import GenreConfig
-from .layers import RESNETS
+from .base import ImageTextGenreConfig
 
 
 @strict
-class MMGenreConfig(GenreConfig):
+class MMGenreConfig(ImageTextGenreConfig):
     r"""The report's ResNet50 + BERT with SwiGLU projections and attention fusion (section 3).
 
     The defaults are the report's: 173,575,512 parameters, of which 94,153,496 are trained.
 
     Args:
-        image_architecture: A ResNet by torchvision's name.
-        text_config: The BERT encoder, as a `BertConfig` or a mapping; default bert-base-uncased.
         modalities: Which of `image` and `text` the model has.
         projection_dim: Width that both modalities are projected to.
         expansion: SwiGLU's hidden size as a multiple of its input.
@@ -30,11 +26,6 @@ class MMGenreConfig(GenreConfig):
     """
 
     model_type = "mmgenre"
-    sub_configs: ClassVar[dict[str, Any]] = {"text_config": BertConfig}
-
-    image_architecture: str = "resnet50"
-    # BertConfig after construction; the wider type is what a config file or a caller may give
-    text_config: Any = None
     modalities: list[str] | tuple[str, ...] = ("image", "text")
     projection_dim: int = 512
     expansion: float = 8 / 3
@@ -44,6 +35,9 @@ class MMGenreConfig(GenreConfig):
     fusion_tokens: Literal["fused", "modality", "grid"] = "fused"
     modality_dropout: float = 0.0
 
+    loss: Literal["focal", "bce", "asymmetric"] = "focal"
+    label_smoothing: float = 0.1
+    max_length: int = 128
     trainable_image_layers: list[str] | tuple[str, ...] = ("layer4",)
     trainable_text_layers: list[str] | tuple[str, ...] = (
         "embeddings",
@@ -53,13 +47,7 @@ class MMGenreConfig(GenreConfig):
     )
 
     def __post_init__(self, **kwargs: Any) -> None:
-        if not isinstance(self.text_config, BertConfig):
-            self.text_config = BertConfig(**(self.text_config or {}))
         super().__post_init__(**kwargs)
-        if self.image_architecture not in RESNETS:
-            raise ValueError(
-                f"image_architecture is {self.image_architecture!r}; it can be {', '.join(RESNETS)}"
-            )
         if not self.modalities or not set(self.modalities) <= {"image", "text"}:
             raise ValueError(
                 f"modalities is {list(self.modalities)}; it can be [image, text], [image] or [text]"

@@ -54,3 +54,33 @@ class SwiGLU(nn.Module):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         return self.w2(nn.functional.silu(self.w1(x)) * self.w3(x))
+
+
+class Maxout(nn.Module):
+    """The largest of `pieces` linear maps, unit by unit (Goodfellow et al. 2013, arXiv 1302.4389).
+
+    Input (..., in_features), output (..., out_features).
+    """
+
+    def __init__(self, in_features: int, out_features: int, pieces: int = 2) -> None:
+        super().__init__()
+        self.pieces = pieces
+        self.linear = nn.Linear(in_features, out_features * pieces)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.linear(x).unflatten(-1, (-1, self.pieces)).amax(dim=-1)
+
+
+class MovieBatchNorm(nn.BatchNorm1d):
+    """Batch normalisation that takes its running statistics where a batch is a single movie.
+
+    Input and output (batch, num_features). torch refuses such a batch in training, and the last
+    step of an epoch can have one.
+    """
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        if self.training and len(x) == 1:
+            return nn.functional.batch_norm(
+                x, self.running_mean, self.running_var, self.weight, self.bias, eps=self.eps
+            )
+        return super().forward(x)

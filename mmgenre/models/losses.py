@@ -84,6 +84,67 @@ def asymmetric_loss(
     return -(positive + negative).mean()
 
 
+def genre_overlap(labels: torch.Tensor) -> torch.Tensor:
+    """Genres that two movies share, as a share of those that one of them has (Jaccard index).
+
+    Args:
+        labels: (batch, num_labels), 0 or 1.
+
+    Returns:
+        (batch, batch), in [0, 1]; 0 where neither has a genre.
+    """
+    labels = labels.float()
+    shared = labels @ labels.T
+    count = labels.sum(dim=1)
+    return shared / (count[:, None] + count - shared).clamp(min=1)
+
+
+def multi_similarity_loss(
+    embeddings: torch.Tensor,
+    labels: torch.Tensor,
+    scale_positive: float = 2.0,
+    scale_negative: float = 50.0,
+    threshold: float = 0.5,
+    margin: float = 0.1,
+    min_overlap: float = 0.5,
+) -> torch.Tensor:
+    """Multi-similarity loss (Wang et al. 2019, arXiv 1904.06627, eq. 9-11), for several genres.
+
+    Departure from the paper, which has one class a sample: two movies are a positive pair where
+    `genre_overlap` is `min_overlap` or more, a negative pair where it is 0, and no pair between.
+
+    With S the cosine similarity and anchor i, a negative k is kept where S_ik + margin is above the
+    smallest S of i's positives, and a positive k where S_ik - margin is below the largest S of i's
+    negatives. The loss is the mean over anchors of
+    log(1 + sum_pos exp(-scale_positive (S_ik - threshold))) / scale_positive
+    + log(1 + sum_neg exp(scale_negative (S_ik - threshold))) / scale_negative,
+    0 for an anchor that lacks either kind. Pairs are those of one process's micro-batch.
+
+    Args:
+        embeddings: (batch, dim).
+        labels: (batch, num_labels), 0 or 1.
+    """
+    unit = F.normalize(embeddings.float(), dim=1)
+    similarity = unit @ unit.T
+    overlap = genre_overlap(labels).fill_diagonal_(-1)  # nobody is a pair with itself
+    positive, negative = overlap >= min_overlap, overlap == 0
+    infinity = similarity.new_full((), float("inf"))
+    hardest_positive = torch.where(positive, similarity, infinity).amin(dim=1, keepdim=True)
+    hardest_negative = torch.where(negative, similarity, -infinity).amax(dim=1, keepdim=True)
+    positive = positive & (similarity - margin < hardest_negative)
+    negative = negative & (similarity + margin > hardest_positive)
+
+    def soft_count(pairs: torch.Tensor, scale: float) -> torch.Tensor:
+        """log(1 + sum over `pairs` of exp(scale (S - threshold))), (batch,)."""
+        terms = torch.where(pairs, scale * (similarity - threshold), -infinity)
+        return torch.logsumexp(F.pad(terms, (1, 0)), dim=1)
+
+    return (
+        soft_count(positive, -scale_positive) / scale_positive
+        + soft_count(negative, scale_negative) / scale_negative
+    ).mean()
+
+
 def smooth_labels(labels: torch.Tensor, epsilon: float) -> torch.Tensor:
     """y(1 - epsilon) + (1 - y) epsilon, each label on its own (report, section 4.5).
 

@@ -9,7 +9,6 @@ from typing import Any
 import torch
 from torch import nn
 from transformers import BertModel
-from transformers import initialization as init
 
 from .base import GenreClassifierOutput, GenrePreTrainedModel
 from .configuration_mmgenre import MMGenreConfig
@@ -34,10 +33,7 @@ class MMGenreForSequenceClassification(GenrePreTrainedModel):
             self.text_encoder = BertModel(config.text_config)
             hidden_size = self.text_encoder.config.hidden_size
             self.text_projection = SwiGLU(hidden_size, dim, config.expansion)
-        if config.missing_modality == "learned":
-            self.placeholder = nn.ParameterDict(
-                {name: nn.Parameter(torch.empty(dim)) for name in config.modalities}
-            )
+        self.add_placeholders(**dict.fromkeys(config.modalities, dim))
 
         fused_dim = dim * len(config.modalities)
         token_dim = fused_dim if config.fusion_tokens == "fused" else dim
@@ -54,12 +50,6 @@ class MMGenreForSequenceClassification(GenrePreTrainedModel):
         self.classifier = nn.Linear(fused_dim // 2, len(config.genres))
         self.post_init()
         self.freeze()
-
-    def _init_weights(self, module: nn.Module) -> None:
-        super()._init_weights(module)
-        if isinstance(module, nn.ParameterDict):
-            for placeholder in module.values():
-                init.normal_(placeholder, std=0.02)
 
     def forward(
         self,
@@ -86,32 +76,22 @@ class MMGenreForSequenceClassification(GenrePreTrainedModel):
             ValueError: A modality that the model needs is not given.
         """
         inputs = {"image": pixel_values, "text": input_ids}
+        present = {"image": image_present, "text": text_present}
+        modalities = self.config.modalities
+        size = self.check_inputs({name: inputs[name] for name in modalities}, present)
         if input_ids is not None and attention_mask is None:
             attention_mask = torch.ones_like(input_ids)
-        for name in self.config.modalities:
-            if inputs[name] is None and self.config.missing_modality != "learned":
-                raise ValueError(
-                    f"this model needs the modality {name!r} of every movie; only a model with "
-                    "missing_modality 'learned' can do without it"
-                )
-        if pixel_values is None and input_ids is None:
-            raise ValueError("give pixel_values, input_ids or both")
-        present = {"image": image_present, "text": text_present}
-        if self.config.missing_modality != "learned" and any(
-            mask is not None for mask in present.values()
-        ):
-            raise ValueError("image_present and text_present need missing_modality 'learned'")
         if self.training and self.config.modality_dropout > 0:
             present = self._drop_modalities(present, inputs)
 
         # One (batch, dim) vector a modality; in a grid also its (batch, n, dim) regions or words
         # with a (batch, n) mask of those that are real.
-        pooled: list[Any] = []
+        pooled: list[torch.Tensor] = []
         parts: list[torch.Tensor] = []
         masks: list[torch.Tensor] = []
-        for name in self.config.modalities:
+        for name in modalities:
             if inputs[name] is None:
-                pooled.append(None)
+                pooled.append(self.replace_absent(name, None, None, size))
                 continue
             if name == "image":
                 regions = self.image_encoder(pixel_values)
@@ -122,19 +102,12 @@ class MMGenreForSequenceClassification(GenrePreTrainedModel):
                 encoded = self.text_encoder(input_ids, attention_mask=attention_mask)
                 features, tokens = encoded.pooler_output, encoded.last_hidden_state
                 mask, project = attention_mask, self.text_projection
-            vector, there = project(features), present[name]
-            if there is not None:
-                vector = torch.where(there[:, None], vector, self.placeholder[name].to(vector))
-            pooled.append(vector)
+            there = present[name]
+            pooled.append(self.replace_absent(name, project(features), there, size))
             if self.config.fusion_tokens == "grid":
                 parts.append(project(tokens))
                 mask = torch.ones_like(tokens[..., 0]) if mask is None else mask
                 masks.append(mask.bool() if there is None else mask.bool() & there[:, None])
-        size = next(len(value) for value in inputs.values() if value is not None)
-        pooled = [
-            self.placeholder[name].expand(size, -1) if vector is None else vector
-            for name, vector in zip(self.config.modalities, pooled, strict=True)
-        ]
 
         embedding = self._fuse(pooled, parts, masks)
         hidden = self.classifier_ffn(self.classifier_norm(embedding))

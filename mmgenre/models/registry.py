@@ -20,13 +20,33 @@ class System(NamedTuple):
     processor: str
 
 
+_PROCESSOR = "processing_mmgenre:MMGenreProcessor"
+# A config's `model_type` is `model_type(name)`: transformers has a bert and an efficientnet.
 SYSTEMS: dict[str, System] = {
     "mmgenre": System(
         "configuration_mmgenre:MMGenreConfig",
         "modeling_mmgenre:MMGenreForSequenceClassification",
-        "processing_mmgenre:MMGenreProcessor",
+        _PROCESSOR,
     ),
+    "efficientnet": System(
+        "efficientnet:EfficientNetGenreConfig",
+        "efficientnet:EfficientNetGenreForSequenceClassification",
+        _PROCESSOR,
+    ),
+    "bert": System("bert:BertGenreConfig", "bert:BertGenreForSequenceClassification", _PROCESSOR),
+    "gmu": System("gmu:GmuConfig", "gmu:GmuForSequenceClassification", _PROCESSOR),
+    "centralnet": System(
+        "centralnet:CentralNetConfig", "centralnet:CentralNetForSequenceClassification", _PROCESSOR
+    ),
+    "mmbt": System("mmbt:MmbtConfig", "mmbt:MmbtForSequenceClassification", _PROCESSOR),
+    "mfm": System("mfm:MfmConfig", "mfm:MfmForSequenceClassification", _PROCESSOR),
+    "refnet": System("refnet:RefNetConfig", "refnet:RefNetForSequenceClassification", _PROCESSOR),
 }
+
+
+def model_type(name: str) -> str:
+    """The `model_type` in the config.json of a system."""
+    return name if name == "mmgenre" else f"mmgenre-{name}"
 
 
 def load_class(reference: str) -> Any:
@@ -127,10 +147,15 @@ def _load(path: str, part: str, **options: Any) -> Any:
     try:
         folder = Path(path)
         file = folder / "config.json" if folder.is_dir() else hf_hub_download(path, "config.json")
-        model_type = str(json.loads(Path(file).read_text(encoding="utf-8")).get("model_type"))
-        system = get_system(model_type)
+        kind = str(json.loads(Path(file).read_text(encoding="utf-8")).get("model_type"))
+        if kind not in map(model_type, SYSTEMS):
+            raise ValueError(
+                f"the model_type of its config.json is {kind!r}, which is no system of this "
+                f"package; they are {', '.join(map(model_type, SYSTEMS))}"
+            )
+        system = SYSTEMS[kind.removeprefix("mmgenre-")]
         # or AutoTokenizer, which looks at config.json too, warns of an unknown kind of model
-        AutoConfig.register(model_type, load_class(system.config), exist_ok=True)
+        AutoConfig.register(kind, load_class(system.config), exist_ok=True)
         return load_class(getattr(system, part)).from_pretrained(path, **options)
     except FileNotFoundError as error:
         raise ValueError(f"{path!r} is not a saved model: {error.filename} is missing") from error

@@ -94,6 +94,8 @@ def configure_model(
     if args.tf32:
         enable_tf32(True)
     if args.gradient_checkpointing:
+        if getattr(model, "text_encoder", None) is None:
+            raise UserError("gradient_checkpointing is for a plot encoder, and the model has none")
         model.gradient_checkpointing_enable()
     if args.channels_last:
         nn.Module.to(model, memory_format=torch.channels_last)

@@ -1,8 +1,9 @@
 """Builds what `train.py` and `evaluate.py` put together, from the resolved configuration."""
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import timedelta
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -90,10 +91,11 @@ def create_model(
 
     Raises:
         UserError: The model, a field of its config, a backbone or the tokenizer does not exist or
-            does not fit.
+            does not fit; or no movie has a modality that the model takes.
     """
     try:
         config = create_config(args.model, vocabulary.genres, args.model_config, args.text_backbone)
+        _check_modalities(train_records, config.modalities)
         if positive_weight_power is not None:
             if config.loss != "bce":
                 raise ValueError(
@@ -101,8 +103,10 @@ def create_model(
                 )
             config.pos_weight = vocabulary.positive_weights(train_records, positive_weight_power)
         system = get_system(args.model)
-        plots = [record.plot for record in train_records if record.plot]
-        tokenizer = _create_tokenizer(args, config, plots)
+        tokenizer = None
+        if "text" in config.modalities:
+            plots = [record.plot for record in train_records if record.plot]
+            tokenizer = _create_tokenizer(args, config, plots)
         processor = load_class(system.processor).from_config(config, tokenizer)
         model = load_class(system.model).from_backbones(
             config, args.image_backbone, args.text_backbone
@@ -124,7 +128,8 @@ def create_dataset(
     """A split's data set, without the posters that cannot be decoded.
 
     Raises:
-        UserError: A poster is broken and `broken_posters` is `error`.
+        UserError: A poster is broken and `broken_posters` is `error`; or the model takes features
+            that the movies do not have, or have in another size.
     """
     uses_images = "image" in processor.modalities
     # Twice the model's size leaves a crop of a quarter of the poster at full resolution.
@@ -135,6 +140,10 @@ def create_dataset(
     use_tokens = "text" in processor.modalities and are_tokens_usable(
         records, processor.tokenizer, config.max_length
     )
+    uses_features = "features" in processor.modalities
+    if uses_features:
+        _check_modalities(records, ["features"])
+        _check_features(records, processor.feature_dims)
     return MovieDataset(
         records,
         vocabulary,
@@ -144,6 +153,7 @@ def create_dataset(
         seed,
         rejected,
         use_tokens,
+        uses_features,
     )
 
 
@@ -161,7 +171,8 @@ def create_augmentation(args: DataArguments, config: GenreConfig, processor: Any
         return Augmentation(None, processor.encode_images, nn.Identity())
     if args.augmentation_device == "host":
         augment = HostAugmentation(config.image_size)
-        return Augmentation(augment, processor.encode_images, nn.Identity())
+        encode_images = partial(processor.encode_images, are_cropped=True)
+        return Augmentation(augment, encode_images, nn.Identity())
     on_device = DeviceAugmentation(
         config.image_size,
         config.image_mean,
@@ -180,7 +191,7 @@ def create_evaluator(
     num_workers: int,
 ) -> Evaluator:
     """The evaluation of a model on a data set."""
-    collator = GenreCollator(processor.encode_images, processor.encode_text)
+    collator = GenreCollator(processor)
     loader = create_eval_loader(dataset, batch_size, collator, num_workers)
     return Evaluator(accelerator, loader, config.genres, config.thresholds)
 
@@ -213,7 +224,7 @@ def create_trainer(
         augmentation.augment,
         training.seed,
     )
-    _check_modalities(dataset.records, processor.modalities)
+    _check_modalities(dataset.records, processor.modalities)  # again: posters can be broken
     _check_poster_size(movies, model.config)
     validation = create_dataset(
         validation_records, movies.vocabulary, model.config, processor, data.broken_posters
@@ -269,7 +280,7 @@ def create_trainer(
         loader=create_train_loader(
             dataset,
             sampler,
-            GenreCollator(augmentation.encode_images, processor.encode_text),
+            GenreCollator(processor, augmentation.encode_images),
             data.dataloader_num_workers,
         ),
         batch_transform=augmentation.batch_transform.to(accelerator.device),
@@ -290,35 +301,52 @@ def create_trainer(
 
 
 def _check_modalities(records: Sequence[MovieRecord], modalities: Sequence[str]) -> None:
-    """See that there is something to learn from: one movie at least has each modality."""
+    """See that one movie at least has each modality."""
     there = {
         "image": any(record.poster is not None for record in records),
         "text": any(record.plot for record in records),
+        "features": any(record.features is not None for record in records),
     }
-    missing = [name for name in modalities if not there[name]]
-    if len(missing) == len(modalities):
-        raise UserError(
-            f"no training movie has what the model learns from ({', '.join(missing)}); give a "
-            "data set with posters or plots"
-        )
-    if missing:
-        raise UserError(
-            f"the model has the modality {missing[0]!r}, but no training movie does; name the "
-            "others in --model_config modalities=[...], or give a data set that has it"
-        )
+    for name in modalities:
+        if not there[name]:
+            found = " and ".join(name for name, is_there in there.items() if is_there)
+            raise UserError(
+                f"the model takes the modality {name!r}, which none of the movies has (they have "
+                f"{found or 'none'}); give another data set, a --model that takes these, or "
+                "--model_config modalities=[...] where the model has that option"
+            )
+
+
+def _check_features(records: Sequence[MovieRecord], dims: Mapping[str, int]) -> None:
+    """See that the first movie with features has those that the model takes, in their sizes."""
+    vectors = next(record.features for record in records if record.features is not None).read()
+    for name, dim in dims.items():
+        if name not in vectors:
+            raise UserError(
+                f"the model takes {name}, which the data set does not have; it has "
+                f"{', '.join(vectors)}"
+            )
+        if vectors[name].shape != (dim,):
+            option = f"{name.removesuffix('s')}_dim"
+            raise UserError(
+                f"{name} of the data set are vectors of {vectors[name].size} numbers, and the "
+                f"model takes {dim}; give features of that size, or a new model with "
+                f"--model_config {option}={vectors[name].size}"
+            )
 
 
 def _check_poster_size(movies: Movies, config: GenreConfig) -> None:
     if movies.manifest is None:
         return
     poster_size = movies.manifest.options["poster_size"]
-    if poster_size < config.image_size:
+    needed = config.image_resize or config.image_size
+    if poster_size < needed:
         logger.warning(
             "prepared posters have %d pixels and are enlarged to the model's %d; "
             "`mmgenre prepare --poster_size %d` keeps more of them",
             poster_size,
-            config.image_size,
-            config.image_size,
+            needed,
+            needed,
         )
 
 
@@ -332,7 +360,5 @@ def _create_tokenizer(
             "--tokenizer train"
         )
     if source == "train":
-        if not plots:
-            raise ValueError("tokenizer 'train' needs plots, and no training movie has one")
         return train_tokenizer(plots, config.text_config.vocab_size)
     return load_tokenizer(source)

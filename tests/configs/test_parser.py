@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 import yaml
+from torchvision.models import get_model_weights
 
 from mmgenre.configs.arguments import TrainConfig
 from mmgenre.configs.parser import (
@@ -17,7 +18,7 @@ from mmgenre.configs.parser import (
 )
 from mmgenre.data.protocols import PROTOCOLS
 from mmgenre.models.base import REPORT_GENRES
-from mmgenre.models.registry import create_config
+from mmgenre.models.registry import SYSTEMS, create_config
 from mmgenre.utils.errors import UserError
 
 RECIPES = sorted(path.stem for path in RECIPES_DIR.glob("*.yaml"))
@@ -268,5 +269,15 @@ def test_recipes_build_their_configs(name: str) -> None:
             assert own == value
 
 
-def test_every_recipe_is_tested() -> None:
-    assert {"report", "quickstart"} <= set(RECIPES)
+@pytest.mark.parametrize("name", RECIPES)
+def test_a_recipe_s_poster_encoder_has_the_weights_that_it_names(name: str) -> None:
+    args = parse_train_arguments(["--recipe", name]).model
+    if args.image_backbone is not None:
+        config = create_config(args.model, ["drama"], args.model_config)
+        weights = get_model_weights(config.image_architecture)
+        assert args.image_backbone in weights.__members__
+
+
+def test_every_system_has_a_recipe() -> None:
+    systems = {parse_train_arguments(["--recipe", name]).model.model for name in RECIPES}
+    assert systems == set(SYSTEMS)

@@ -3,6 +3,7 @@
 import json
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -59,6 +60,15 @@ def encode_text(plots: list) -> dict[str, torch.Tensor]:
     return {"has_plot": torch.tensor([bool(plot) for plot in plots])}
 
 
+def encode_features(features: list) -> dict[str, torch.Tensor]:
+    return {"has_features": torch.tensor([movie is not None for movie in features])}
+
+
+PROCESSOR = SimpleNamespace(
+    encode_images=encode_images, encode_text=encode_text, encode_features=encode_features
+)
+
+
 def encode_crops(crops: list) -> dict[str, torch.Tensor]:
     """`pad_posters`, with what it leaves undefined set to 0."""
     batch = pad_posters(crops)
@@ -78,6 +88,18 @@ def test_samples(records: list[MovieRecord]) -> None:
     assert dataset[4]["plot"] is None
     without_posters = MovieDataset(records, VOCABULARY, None, 16)
     assert without_posters[1]["image"] is None
+
+
+def test_features_are_read_where_they_are_asked_for(records: list[MovieRecord]) -> None:
+    vector = np.arange(3.0)
+    features = SimpleNamespace(read=lambda: {"image_features": vector})
+    records[1] = replace(records[1], features=features)
+    assert MovieDataset(records, VOCABULARY, None, 16)[1]["features"] is None
+    dataset = MovieDataset(records, VOCABULARY, None, 16, use_features=True)
+    assert dataset[0]["features"] is None
+    assert dataset[1]["features"]["image_features"] is vector
+    batch = GenreCollator(PROCESSOR)([dataset[0], dataset[1]])
+    assert batch["has_features"].tolist() == [False, True]
 
 
 def test_augmentation_depends_on_seed_epoch_and_movie_alone(records: list[MovieRecord]) -> None:
@@ -124,7 +146,7 @@ def test_batches_do_not_depend_on_workers_and_follow_the_epoch(
         dataset = create_dataset(records, augment=augment)
         sampler = GlobalBatchSampler(5, batch_size=2, drop_last=False)
         loader = create_train_loader(
-            dataset, sampler, GenreCollator(encode, encode_text), num_workers
+            dataset, sampler, GenreCollator(PROCESSOR, encode), num_workers
         )
         batches = []
         for epoch in (0, 1):
@@ -147,7 +169,7 @@ def test_batches_do_not_depend_on_workers_and_follow_the_epoch(
 
 def test_evaluation_batches_hold_all_movies_in_order(records: list[MovieRecord]) -> None:
     dataset = MovieDataset(records, VOCABULARY, None, 16)
-    batches = list(create_eval_loader(dataset, 2, GenreCollator(encode_images, encode_text), 0))
+    batches = list(create_eval_loader(dataset, 2, GenreCollator(PROCESSOR), 0))
     assert [len(batch["index"]) for batch in batches] == [2, 2, 1]
     assert torch.cat([batch["index"] for batch in batches]).tolist() == [0, 1, 2, 3, 4]
     assert torch.equal(torch.cat([batch["labels"] for batch in batches]), dataset.labels)

@@ -146,9 +146,9 @@ def test_hdf5_features_pickle_as_a_reference(tmp_path: Path) -> None:
     assert len(pickled) < 500
     read = pickle.loads(pickled).read()
     with h5py.File(file) as handle:
-        assert list(read) == ["features", "vgg_features"]
-        for name, vector in read.items():
-            np.testing.assert_array_equal(vector, handle[name][5])
+        assert set(read) == {"image_features", "text_features"}
+        np.testing.assert_array_equal(read["image_features"], handle["vgg_features"][5])
+        np.testing.assert_array_equal(read["text_features"], handle["features"][5])
 
 
 def test_hdf5_without_h5py_says_what_to_install(

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from systems import create
 from torchvision import transforms
 
 from mmgenre.models.processing_mmgenre import MMGenreProcessor
@@ -48,6 +49,33 @@ def test_mean_and_std_are_the_config_s(create_processor):
     white = Image.new("RGB", (8, 8), "white")
     pixels = processor(images=white, text=PLOT)["pixel_values"]
     torch.testing.assert_close(pixels[0, :, 0, 0], torch.tensor([1.0, 1.0, 0.0]))
+
+
+@pytest.mark.parametrize("size", [(90, 120), (200, 90), (70, 70)])
+def test_posters_are_cropped_as_in_mmbt(create_processor, picture, size):
+    picture = picture.resize(size)
+    transform = transforms.Compose(
+        [
+            transforms.Resize(80),
+            transforms.CenterCrop(64),
+            transforms.ToTensor(),
+            transforms.Normalize([0.485, 0.456, 0.406], [0.229, 0.224, 0.225]),
+        ]
+    )
+    processor = create_processor(image_resize=80)
+    pixels = processor(images=[picture, None], text=[PLOT] * 2)["pixel_values"]
+    assert pixels.shape == (2, 3, 64, 64)
+    assert steps(pixels[0], transform(picture)) <= 2
+
+
+@pytest.mark.parametrize("image_resize", [None, 80])
+def test_a_poster_that_augmentation_has_cropped_stays_as_it_is(
+    create_processor, picture, image_resize
+):
+    picture = picture.resize((64, 64))
+    processor = create_processor(image_resize=image_resize)
+    pixels = processor.encode_images([picture], are_cropped=True)["pixel_values"]
+    assert steps(pixels[0], report_s_pixels(picture)) < 0.01
 
 
 @pytest.mark.parametrize("kind", ["path", "str", "numpy", "torch"])
@@ -257,3 +285,42 @@ def test_lists_that_do_not_fit_are_refused(create_processor, movies, message):
 def test_a_tokenizer_that_does_not_fit_the_encoder_is_refused(create_processor, changes, message):
     with pytest.raises(ValueError, match=message):
         create_processor(**changes)
+
+
+# --- models without plots
+
+
+def test_a_processor_without_a_tokenizer_saves_and_loads(tiny_config, picture, tmp_path):
+    config = tiny_config(modalities=["image"], image_resize=80)
+    processor = MMGenreProcessor.from_config(config, None)
+    processor.save_pretrained(tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["processor_config.json"]
+    loaded = MMGenreProcessor.from_pretrained(tmp_path)
+    assert loaded.tokenizer is None
+    inputs, expected = loaded(images=picture), processor(images=picture)
+    assert inputs.keys() == {"pixel_values"}
+    assert torch.equal(inputs["pixel_values"], expected["pixel_values"])
+
+
+def test_a_model_of_plots_needs_a_tokenizer(tiny_config):
+    with pytest.raises(ValueError, match="a model with the modality 'text' needs a tokenizer"):
+        MMGenreProcessor.from_config(tiny_config(), None)
+
+
+@pytest.mark.parametrize("missing_modality", ["fill", "learned"])
+def test_features_are_put_together(missing_modality):
+    model = create("gmu", missing_modality=missing_modality)
+    processor = MMGenreProcessor.from_config(model.config, None)
+    movie = {
+        "image_features": np.arange(12, dtype=np.float64),
+        "text_features": np.arange(7, dtype=np.float16),
+        "other": np.zeros(3),
+    }
+    inputs = processor(features=[None, movie])
+    assert inputs["image_features"].dtype == inputs["text_features"].dtype == torch.float32
+    assert inputs["image_features"].tolist() == [[0] * 12, list(range(12))]
+    assert inputs["text_features"].tolist() == [[0] * 7, list(range(7))]
+    present = {"image_present", "text_present"} if missing_modality == "learned" else set()
+    assert inputs.keys() == {"image_features", "text_features"} | present
+    assert all(inputs[name].tolist() == [False, True] for name in present)
+    assert model(**inputs).logits.shape == (2, 4)

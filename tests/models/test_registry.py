@@ -7,6 +7,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 from transformers import AutoConfig, PreTrainedConfig, PreTrainedModel, ProcessorMixin
+from transformers.models.auto.configuration_auto import CONFIG_MAPPING_NAMES
 
 from mmgenre.models.processing_mmgenre import MMGenreProcessor
 from mmgenre.models.registry import (
@@ -16,6 +17,7 @@ from mmgenre.models.registry import (
     load_class,
     load_model,
     load_processor,
+    model_type,
 )
 
 GENRES = ["war", "drama"]
@@ -24,7 +26,8 @@ GENRES = ["war", "drama"]
 @pytest.mark.parametrize("name", SYSTEMS)
 def test_every_system_resolves_to_classes_that_fit(name):
     config, model, processor = (load_class(reference) for reference in SYSTEMS[name])
-    assert config.model_type == name
+    assert config.model_type == model_type(name)
+    assert config.model_type not in CONFIG_MAPPING_NAMES
     assert model.config_class is config
     assert issubclass(config, PreTrainedConfig)
     assert issubclass(model, PreTrainedModel)
@@ -131,8 +134,8 @@ def change_config(folder, **values):
         (lambda folder: (folder / "config.json").write_text("[]"), "cannot be loaded as a model: "),
         (lambda folder: (folder / "model.safetensors").unlink(), "model.safetensors"),
         (lambda folder: (folder / "model.safetensors").write_bytes(b"x" * 99), "cannot be loaded"),
-        (lambda folder: change_config(folder, model_type="mmgenr"), "did you mean 'mmgenre'"),
-        (lambda folder: change_config(folder, model_type=None), "model 'None' is unknown"),
+        (lambda folder: change_config(folder, model_type="bert"), "'bert', which is no system"),
+        (lambda folder: change_config(folder, model_type=None), "'None', which is no system"),
         (lambda folder: change_config(folder, projection_dim="x"), "projection_dim"),
         (
             lambda folder: change_config(folder, projection_dim=32),
@@ -145,7 +148,7 @@ def change_config(folder, **values):
         "no_mapping",
         "no_weights",
         "broken_weights",
-        "near_type",
+        "other_type",
         "no_type",
         "bad_value",
         "other_sizes",

@@ -8,13 +8,13 @@ from tiny import TINY_MODEL
 
 from mmgenre.configs.arguments import ModelArguments
 from mmgenre.data.labels import GenreVocabulary
-from mmgenre.data.records import MovieRecord
-from mmgenre.data.tokenizer import train_tokenizer
+from mmgenre.data.records import FilePoster, MovieRecord
 from mmgenre.training.components import create_model
 from mmgenre.utils.errors import UserError
 
 VOCABULARY = GenreVocabulary(("drama", "war"))
-RECORDS = [MovieRecord(f"{i}", "A war.", ("war",) if i else ("drama",), None) for i in range(4)]
+POSTER = FilePoster(Path("poster.jpg"))
+RECORDS = [MovieRecord(f"{i}", "A war.", ("war",) if i else ("drama",), POSTER) for i in range(4)]
 
 
 def arguments(**model_config: object) -> ModelArguments:
@@ -33,34 +33,18 @@ def test_positive_weights_need_their_loss() -> None:
     assert str(caught.value) == "positive_weight_power needs model_config loss=bce, not focal"
 
 
-FEATURES_ALONE = {
-    "tokenizer from the plots": (
-        ["--tokenizer", "train"],
-        "tokenizer 'train' needs plots, and no training movie has one",
-    ),
-    "tokenizer given": (
-        ["--tokenizer", "{tokenizer}"],
-        "no training movie has what the model learns from (image, text); give a data set with "
-        "posters or plots",
-    ),
-    "posters alone": (
-        ["--tokenizer", "{tokenizer}", "--model_config", "modalities=[image]"],
-        "no training movie has what the model learns from (image); give a data set with posters "
-        "or plots",
-    ),
-}
-
-
-@pytest.mark.parametrize("case", FEATURES_ALONE)
+@pytest.mark.parametrize("modalities", ["image,text", "image", "text"])
 def test_the_hdf5_file_has_nothing_for_a_model_of_posters_and_plots(
-    case: str, recipe: str, run_main, tmp_path: Path
+    modalities: str, recipe: str, run_main, tmp_path: Path
 ) -> None:
-    flags, expected = FEATURES_ALONE[case]
     file = write_hdf5(tmp_path / "multimodal_imdb.hdf5")
-    train_tokenizer(["A war."]).save_pretrained(tmp_path / "tokenizer")
-    flags = [flag.format(tokenizer=tmp_path / "tokenizer") for flag in flags]
     data = ["--dataset", file, "--protocol", "arevalo", "--output_dir", tmp_path / "run"]
+    flags = ["--model_config", f"modalities=[{modalities}]"]
     with pytest.raises(UserError) as caught:
         run_main("train", "--recipe", recipe, *data, *flags)
-    assert str(caught.value) == expected
+    assert str(caught.value) == (
+        f"the model takes the modality {modalities.split(',')[0]!r}, which none of the movies has "
+        "(they have features); give another data set, a --model that takes these, or "
+        "--model_config modalities=[...] where the model has that option"
+    )
     assert not list((tmp_path / "run").iterdir())

@@ -21,13 +21,15 @@ from mmgenre.data.readers import _fields as fields
 from mmgenre.data.records import MovieRecord
 from mmgenre.utils.errors import UserError
 
-FEATURES = ("features", "vgg_features")
+# The file's arrays of vectors, under the names of the model inputs that they are.
+FEATURES = {"image_features": "vgg_features", "text_features": "features"}
 _BATCH_SIZE = 1000
 
 
 @dataclass(frozen=True)
 class FeatureRow:
-    """A movie's vectors: `features` (300,), mean word2vec of its plot; `vgg_features` (4096,)."""
+    """A movie's vectors: `image_features` (4096,), VGG16's of its poster, and `text_features`
+    (300,), the mean word2vec vector of its plot."""
 
     file: Path
     row: int
@@ -35,7 +37,7 @@ class FeatureRow:
     def read(self) -> dict[str, np.ndarray]:
         # Opened anew for each movie: a handle kept open neither pickles nor survives a fork.
         with _open(self.file) as handle:
-            return {name: handle[name][self.row] for name in FEATURES}
+            return {name: handle[array][self.row] for name, array in FEATURES.items()}
 
 
 def read_hdf5(path: str) -> Iterator[MovieRecord]:
@@ -57,7 +59,7 @@ def read_hdf5(path: str) -> Iterator[MovieRecord]:
         with fields.located(str(file)):
             ids, genres = _array(handle, "imdb_ids"), _array(handle, "genres")
             names = _target_names(genres)
-            for name in ("genres", *FEATURES):
+            for name in ("genres", *FEATURES.values()):
                 if len(_array(handle, name)) != len(ids):
                     raise UserError(f"{name} has {len(handle[name])} rows, imdb_ids {len(ids)}")
             splits = _splits(handle, len(ids))
