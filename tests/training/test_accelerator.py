@@ -42,6 +42,15 @@ def test_an_option_changes_neither_training_nor_checkpoints(
         assert all(torch.equal(ours[name], value) for name, value in plain.items())
     run_main("evaluate", tmp_path / "option")
 
+    resumed = tmp_path / "resumed"
+    flags = [*flags, "--output_dir", resumed, "--num_train_epochs", "1"]
+    run_main("train", "--recipe", recipe, *flags)
+    again = ["--resume_from_checkpoint", "last", "--num_train_epochs", "2"]
+    run_main("train", "--output_dir", resumed, *again)
+    assert all(
+        torch.equal(ours[name], value) for name, value in load_file(resumed / CHECKPOINT).items()
+    )
+
 
 @pytest.mark.usefixtures("fresh_accelerate")
 def test_checkpointed_activations_are_not_kept(monkeypatch: pytest.MonkeyPatch) -> None:
