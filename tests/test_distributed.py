@@ -151,34 +151,6 @@ def test_every_system_trains_in_two_processes() -> None:
     assert outputs[0][0].splitlines() == [f"2 processes: {case}" for case in CASES], outputs[0][1]
 
 
-FSDP = {
-    "ACCELERATE_USE_FSDP": "true",
-    "FSDP_VERSION": "2",
-    "FSDP_AUTO_WRAP_POLICY": "NO_WRAP",
-    "FSDP_STATE_DICT_TYPE": "FULL_STATE_DICT",
-    "FSDP_RESHARD_AFTER_FORWARD": "true",
-}
-
-
-@pytest.mark.usefixtures("fresh_accelerate")
-def test_a_sharded_run_resumes_sharded_and_whole(tmp_path: Path) -> None:
-    kwargs = {**TRAINING, "optimizer": "AdamW", "learning_rate": 0.05, "batch_size": 4}
-    straight, sharded = tmp_path / "straight", tmp_path / "sharded"
-    jobs = [(str(straight), kwargs), (str(sharded), {**kwargs, "stop_after": 7})]
-    jobs.append((str(sharded), {**kwargs, "stop_after": 13, "resume": "auto"}))
-    run(2, TOY, json.dumps(jobs), **FSDP)
-    fit(sharded, **{**kwargs, "batch_size": 8, "resume": "auto"})
-    a, b = (
-        load_file(path / "checkpoints" / "last" / "pretrained_model" / "model.safetensors")
-        for path in (straight, sharded)
-    )
-    assert a.keys() == b.keys()
-    assert max((a[name] - b[name]).abs().max() for name in a) <= 1e-5
-    a, b = (read_lines(path / "history.jsonl") for path in (straight, sharded))
-    assert a == [pytest.approx(line, abs=1e-5) for line in b]
-    assert a[:2] == b[:2]
-
-
 def test_a_system_trained_by_two_processes_evaluates_alike_in_one(
     recipe: str, run_main, tmp_path: Path
 ) -> None:

@@ -82,8 +82,11 @@ def configure_model(
         if getattr(args, option) and accelerator.device.type != "cuda":
             raise UserError(f"{option} is for GPUs, and this runs on {accelerator.device.type}")
     is_fsdp = accelerator.distributed_type == DistributedType.FSDP
-    if args.sync_bn and is_fsdp:
-        raise UserError("sync_bn does not go with FSDP; use accelerate_configs/multi_gpu.yaml")
+    for option in ("sync_bn", "auto_find_batch_size"):
+        if getattr(args, option) and is_fsdp:
+            raise UserError(
+                f"{option} does not go with FSDP; use accelerate_configs/multi_gpu.yaml"
+            )
     if args.group_by_length and getattr(model.config, "padding", None) != "longest":
         raise UserError(
             "group_by_length saves padding, and model_config padding is "

@@ -144,7 +144,7 @@ def test_batches_do_not_depend_on_workers_and_follow_the_epoch(
 ) -> None:
     def epochs(num_workers: int) -> list[dict[str, torch.Tensor]]:
         dataset = create_dataset(records, augment=augment)
-        sampler = GlobalBatchSampler(5, batch_size=2, drop_last=False)
+        sampler = GlobalBatchSampler(5, global_batch_size=2, batch_size=2, drop_last=False)
         loader = create_train_loader(
             dataset, sampler, GenreCollator(PROCESSOR, encode), num_workers
         )

@@ -1,6 +1,7 @@
 """The report's files against the numbers they were written from."""
 
 import json
+import resource
 
 import numpy as np
 import pandas as pd
@@ -113,19 +114,17 @@ def test_a_second_report_replaces_the_first_and_leaves_nothing_else(tmp_path):
     assert names == {"metrics.json", "predictions.parquet", "report.md"}
 
 
-def test_a_failed_write_keeps_the_old_file_whole(tmp_path, monkeypatch):
+def test_a_failed_write_keeps_the_old_file_whole(tmp_path):
     arguments = report_arguments()
     write_report(tmp_path, **arguments)
     before = (tmp_path / "metrics.json").read_bytes()
-
-    def half_then_full(path, content):
-        with path.open("wb") as file:
-            file.write(content[: len(content) // 2])
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr("pathlib.Path.write_bytes", half_then_full)
-    with pytest.raises(UserError, match=r"metrics\.json cannot be written \(No space left"):
-        write_report(tmp_path, **arguments | {"context": {}})
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (len(before) // 2, hard))  # as on a full disk
+    try:
+        with pytest.raises(UserError, match=r"metrics\.json cannot be written \(File too large"):
+            write_report(tmp_path, **arguments | {"context": {}})
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
     assert (tmp_path / "metrics.json").read_bytes() == before
     assert len(list(tmp_path.iterdir())) == 3
 

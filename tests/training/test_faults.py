@@ -138,7 +138,8 @@ def test_a_loader_process_that_is_killed(tmp_path: Path) -> None:
     wait_for(kill_a_child, process)
     ((status, errors),) = finish([process])
     assert status == FAILURE_STATUS, errors
-    assert "a loader process was lost" in last_line(errors)
+    # torch's own handler of the death can fall into a destructor, whose trace Python prints
+    assert "a loader process was lost" in errors.splitlines()[-1]
     find_checkpoint(tmp_path / "checkpoints", "last")
 
 
