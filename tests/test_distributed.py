@@ -222,3 +222,9 @@ def test_gathered_metrics_are_scikit_learn_s(num_processes: int, tmp_path: Path)
 def test_metrics_of_one_process_are_scikit_learn_s(num_movies: int) -> None:
     found = gathered.evaluate(num_movies)
     assert found == pytest.approx(scikit_learn_s(num_movies), rel=0, abs=1e-12)
+
+
+def test_every_system_trains_in_two_processes(tmp_path: Path) -> None:
+    run(2, ROOT / "tests" / "systems.py", tmp_path)
+    for rank in (0, 1):
+        assert json.loads((tmp_path / f"rank{rank}.json").read_text()) == list(CASES)

@@ -133,7 +133,7 @@ class MMGenreProcessor(ProcessorMixin):
         posters: Any = [images] if images is not None and _is_one_poster(images) else images
         plots: Any = [text] if isinstance(text, str) else text
         if posters is None and plots is None and features is None:
-            raise ValueError("give images, text or both")
+            raise ValueError("give images, text or features")
         size = len(next(part for part in (plots, posters, features) if part is not None))
         posters = [None] * size if posters is None else list(posters)
         plots = [None] * size if plots is None else list(plots)

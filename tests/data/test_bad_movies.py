@@ -99,9 +99,7 @@ def test_a_training_data_set_of_them_all(
     start = f"{len(BROKEN)} broken posters count as missing: truncated JPEG (image file is trunc"
     assert any(message.startswith(start) for message in caplog.messages)
 
-    batch = GenreCollator(processor.encode_images, processor.encode_text)(
-        [dataset[index] for index in range(len(dataset))]
-    )
+    batch = GenreCollator(processor)([dataset[index] for index in range(len(dataset))])
     pixels = batch["pixel_values"]
     assert pixels.shape == (len(records), 3, CONFIG.image_size, CONFIG.image_size)
     assert torch.isfinite(pixels).all()
@@ -127,7 +125,7 @@ def test_plots_reach_the_model_as_token_numbers(case: str, processor: MMGenrePro
     plot, text = PLOTS[case]
     records = [MovieRecord("m", plot, ("war",), None), MovieRecord("n", "a bank", ("war",), None)]
     dataset = create_dataset(records, VOCABULARY, CONFIG, processor, "count")
-    batch = GenreCollator(processor.encode_images, processor.encode_text)([dataset[0], dataset[1]])
+    batch = GenreCollator(processor)([dataset[0], dataset[1]])
     ids = processor.tokenizer(text, verbose=False)["input_ids"]
     if len(ids) > CONFIG.max_length:
         ids = [*ids[: CONFIG.max_length - 1], processor.tokenizer.sep_token_id]

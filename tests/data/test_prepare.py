@@ -716,7 +716,7 @@ def test_batches_from_ids_equal_batches_from_text(
         dataset = MovieDataset(records, vocabulary, None, 0, use_tokens=use_tokens)
         if use_tokens:  # the text is not looked at
             dataset.records = [replace(r, plot=r.plot and "x") for r in records]
-        collate = GenreCollator(processor.encode_images, processor.encode_text)
+        collate = GenreCollator(processor)
         return [
             batch
             for size in (1, 3, len(records))

@@ -264,7 +264,7 @@ def test_a_loaded_processor_is_the_saved_one(create_processor, picture, tmp_path
     [
         ({"images": [None], "text": [PLOT, PLOT]}, "1 images were given with 2 texts"),
         ({"images": [None, None], "text": PLOT}, "2 images were given with 1 texts"),
-        ({}, "give images, text or both"),
+        ({}, "give images, text or features"),
     ],
 )
 def test_lists_that_do_not_fit_are_refused(create_processor, movies, message):
