@@ -145,12 +145,6 @@ def test_a_run_goes_on_with_another_number_of_processes(
     assert (a - b).abs().max() <= 1e-5
 
 
-def test_every_system_trains_in_two_processes() -> None:
-    processes = start(2, ROOT / "tests" / "systems.py")
-    outputs = [process.communicate(timeout=300) for process in processes]
-    assert outputs[0][0].splitlines() == [f"2 processes: {case}" for case in CASES], outputs[0][1]
-
-
 def test_a_system_trained_by_two_processes_evaluates_alike_in_one(
     recipe: str, run_main, tmp_path: Path
 ) -> None:
