@@ -200,9 +200,9 @@ def store_thresholds(model: Path, thresholds: list[float] | None) -> None:
         _write_manifest(manifest, {k: v for k, v in entries.items() if k != name})
         _replace(config, text)
         _write_manifest(manifest, entries | {name: _manifest_entry(config)})
-    except OSError as error:
+    except (OSError, ValueError) as error:  # a manifest that is no JSON raises ValueError
         raise UserError(
-            f"thresholds cannot be stored in {config} ({error.strerror or error}); they need a "
+            f"thresholds cannot be stored in {config} ({_first_line(error)}); they need a whole "
             "model in a folder that can be written to"
         ) from error
 
