@@ -59,29 +59,6 @@ def main() -> None:
     )
     prepare.set_defaults(run=_prepare)
 
-    graph = commands.add_parser("graph", help="join movies that share people in their credits")
-    graph.add_argument("dataset", help="folder, HDF5 file or Hub name of the movies, or 'demo'")
-    graph.add_argument(
-        "--roles",
-        nargs="+",
-        default=["medium"],
-        help="people who count: sparse, medium, dense, or roles by name; default: medium",
-    )
-    graph.add_argument(
-        "--max_movies", type=int, help="leave people out who have more movies; default: nobody"
-    )
-    graph.add_argument(
-        "--data_format",
-        choices=get_args(DataFormat),
-        default="auto",
-        help="format of DATASET; default: found from the path",
-    )
-    graph.add_argument(
-        "--output",
-        default="runs/graph",
-        help="folder to write the graph and its figures to; default: %(default)s",
-    )
-    graph.set_defaults(run=_graph)
     table = commands.add_parser("table", help="compare runs by their reports")
     table.add_argument("runs", metavar="RUN", nargs="+", type=Path, help="folder of a run")
     table.add_argument("--split", default="test", help="report to compare; default: %(default)s")
@@ -106,6 +83,30 @@ def main() -> None:
     )
     table.set_defaults(run=_table)
 
+    graph = commands.add_parser("graph", help="join movies that share people in their credits")
+    graph.add_argument("dataset", help="folder, HDF5 file or Hub name of the movies, or 'demo'")
+    graph.add_argument(
+        "--roles",
+        nargs="+",
+        default=["medium"],
+        help="people who count: sparse, medium, dense, or roles by name; default: medium",
+    )
+    graph.add_argument(
+        "--max_movies", type=int, help="leave people out who have more movies; default: nobody"
+    )
+    graph.add_argument(
+        "--data_format",
+        choices=get_args(DataFormat),
+        default="auto",
+        help="format of DATASET; default: found from the path",
+    )
+    graph.add_argument(
+        "--output",
+        default="runs/graph",
+        help="folder to write the graph and its figures to; default: %(default)s",
+    )
+    graph.set_defaults(run=_graph)
+
     stats = commands.add_parser("stats", help="count what a data set holds", add_help=False)
     stats.set_defaults(run=_stats)
 
@@ -120,28 +121,6 @@ def _demo(args: argparse.Namespace) -> None:
     from mmgenre.data.demo import write_demo_movies
 
     print(write_demo_movies(args.folder, num_movies=args.num_movies, seed=args.seed))
-
-
-def _graph(args: argparse.Namespace) -> None:
-    from mmgenre.constants import DEMO_DATA_DIR
-    from mmgenre.data.demo import write_demo_movies
-    from mmgenre.data.graph import build_graph, save_graph
-    from mmgenre.data.graph_report import print_graph_stats, write_graph_stats
-    from mmgenre.data.graph_stats import compute_graph_stats
-    from mmgenre.data.readers import read_movies
-    from mmgenre.data.stats_report import make_folder
-    from mmgenre.utils.logging import set_up_logging
-
-    set_up_logging()
-    folder = make_folder(args.output)
-    if args.dataset == "demo":
-        args.dataset = str(write_demo_movies(folder / DEMO_DATA_DIR))
-    records = list(read_movies(args.dataset, args.data_format))
-    graph = build_graph(records, args.roles, args.max_movies)
-    save_graph(graph, folder)
-    stats = {"dataset": args.dataset, **compute_graph_stats(graph, records)}
-    print_graph_stats(stats)
-    write_graph_stats(stats, folder)
 
 
 def _stats(_: argparse.Namespace) -> None:
@@ -204,6 +183,28 @@ def _table(args: argparse.Namespace) -> None:
     check_comparable(runs)
     rows = compare(group_runs(runs), args.baseline, args.metric, args.literature)
     print(FORMATS[args.format](rows), end="")
+
+
+def _graph(args: argparse.Namespace) -> None:
+    from mmgenre.constants import DEMO_DATA_DIR
+    from mmgenre.data.demo import write_demo_movies
+    from mmgenre.data.graph import build_graph, save_graph
+    from mmgenre.data.graph_report import print_graph_stats, write_graph_stats
+    from mmgenre.data.graph_stats import compute_graph_stats
+    from mmgenre.data.readers import read_movies
+    from mmgenre.data.stats_report import make_folder
+    from mmgenre.utils.logging import set_up_logging
+
+    set_up_logging()
+    folder = make_folder(args.output)
+    if args.dataset == "demo":
+        args.dataset = str(write_demo_movies(folder / DEMO_DATA_DIR))
+    records = list(read_movies(args.dataset, args.data_format))
+    graph = build_graph(records, args.roles, args.max_movies)
+    save_graph(graph, folder)
+    stats = {"dataset": args.dataset, **compute_graph_stats(graph, records)}
+    print_graph_stats(stats)
+    write_graph_stats(stats, folder)
 
 
 if __name__ == "__main__":

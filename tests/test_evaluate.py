@@ -94,6 +94,15 @@ def test_a_checkpoint_is_whole_at_every_moment_of_storing(
     assert renames == 3
 
 
+def test_thresholds_for_a_checkpoint_whose_manifest_is_broken(run_copy: Path) -> None:
+    model = model_folder(run_copy).resolve()
+    (model.parent / "manifest.json").write_text("{")
+    before = (model / "config.json").read_bytes()
+    with pytest.raises(UserError, match="thresholds cannot be stored in .*they need a whole model"):
+        store_thresholds(model, None)
+    assert (model / "config.json").read_bytes() == before
+
+
 BAD_FITS = {
     "test": (["--split", "test"], ["fit_thresholds", "split 'test'", "validation movies only"]),
     "train": (["--split", "train"], ["fit_thresholds", "split 'train'"]),

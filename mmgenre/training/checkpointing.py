@@ -253,9 +253,9 @@ def store_thresholds(model: Path, thresholds: list[float] | None) -> None:
         replace_file(config, text.encode())
         entries["files"][name] = _manifest_entry(config)
         replace_file(manifest, _manifest_json(entries))
-    except OSError as error:
+    except (OSError, ValueError, KeyError) as error:  # a broken manifest raises the last two
         raise UserError(
-            f"thresholds cannot be stored in {config} ({error.strerror or error}); they need a "
+            f"thresholds cannot be stored in {config} ({_first_line(error)}); they need a whole "
             "model in a folder that can be written to"
         ) from error
 

@@ -9,6 +9,7 @@
 |    130 | quit at once by Ctrl-C                                                  |
 """
 
+import multiprocessing
 import os
 import signal
 import sys
@@ -44,10 +45,13 @@ def exit_on_user_error(program: str) -> Iterator[None]:
     except (UserError, RunError) as error:
         who = program if rank == 0 else f"{program} (process {rank})"
         print(f"{who}: error: {error}", file=sys.stderr, flush=True)
-        if isinstance(error, RunError):
-            # Threads that still talk to a lost process would abort Python's orderly end.
-            os._exit(FAILURE_STATUS)
-        sys.exit(USER_ERROR_STATUS)
+        status = FAILURE_STATUS if isinstance(error, RunError) else USER_ERROR_STATUS
+        if isinstance(error, RunError) or int(os.environ.get("WORLD_SIZE", "1")) > 1:
+            # Threads that still talk to other processes can abort Python's orderly end.
+            for child in multiprocessing.active_children():
+                child.kill()
+            os._exit(status)
+        sys.exit(status)
     except Preempted as reason:
         if rank == 0:
             print(f"{program}: {reason}", file=sys.stderr, flush=True)

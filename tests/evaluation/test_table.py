@@ -253,6 +253,12 @@ def test_folders_without_a_report(runs, tmp_path: Path) -> None:
         read_run(tmp_path, "test")
 
 
+def test_figures_of_the_movies_that_thresholds_were_fitted_on_say_so(tmp_path: Path) -> None:
+    folder = write_run(tmp_path / "run", split="validation", thresholds=[0.4] * 3)
+    run = read_run(folder, "test")
+    assert list(run.metrics) == ["0.5", "global, fitted on these movies"]
+
+
 def test_figures_that_are_not_there(tmp_path: Path) -> None:
     folder = write_run(tmp_path / "run")
     (folder / "reports" / "test" / "metrics.json").write_text("{}")
