@@ -6,11 +6,7 @@
 """
 
 import itertools
-import json
-import logging
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from rich import box
@@ -18,11 +14,7 @@ from rich.console import Console
 from rich.table import Table
 
 from mmgenre.constants import GRAPH_FIGURE_FILE, GRAPH_STATS_FILE
-from mmgenre.utils.errors import UserError
-
-logger = logging.getLogger(__name__)
-
-Stats = Mapping[str, Any]
+from mmgenre.data.stats_report import Stats, write_numbers
 
 
 def print_graph_stats(stats: Stats) -> None:
@@ -56,23 +48,8 @@ def print_graph_stats(stats: Stats) -> None:
 
 
 def write_graph_stats(stats: Stats, folder: Path) -> None:
-    """Write both files; without matplotlib only `graph_stats.json`, and a warning.
-
-    Raises:
-        UserError: One of them cannot be written.
-    """
-    try:
-        text = json.dumps(stats, indent=2, ensure_ascii=False, allow_nan=False)
-        (folder / GRAPH_STATS_FILE).write_text(f"{text}\n", encoding="utf-8")
-        _draw(stats, folder / GRAPH_FIGURE_FILE)
-    except ImportError:
-        logger.warning(
-            "%s is left out, because matplotlib is not installed; pip install 'mmgenre[plots]'",
-            folder / GRAPH_FIGURE_FILE,
-        )
-    except OSError as error:
-        raise UserError(f"{str(folder)!r} cannot be written to: {error.strerror}") from error
-    logger.info("written to %s", folder)
+    """Write both files, as `write_numbers`."""
+    write_numbers(stats, folder / GRAPH_STATS_FILE, folder / GRAPH_FIGURE_FILE, _draw)
 
 
 def _draw(stats: Stats, path: Path) -> None:

@@ -7,7 +7,7 @@
 
 import json
 import logging
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -70,23 +70,30 @@ def print_stats(stats: Stats) -> None:
 
 
 def write_stats(stats: Stats, folder: Path) -> None:
-    """Write both files; without matplotlib only `stats.json`, and a warning.
+    """Write both files, as `write_numbers`."""
+    write_numbers(stats, folder / STATS_FILE, folder / STATS_FIGURE_FILE, _draw)
+
+
+def write_numbers(
+    stats: Stats, file: Path, figure: Path, draw: Callable[[Stats, Path], None]
+) -> None:
+    """Write numbers and their figure; without matplotlib the numbers alone, and a warning.
 
     Raises:
         UserError: One of them cannot be written.
     """
     try:
         text = json.dumps(stats, indent=2, ensure_ascii=False, allow_nan=False)
-        (folder / STATS_FILE).write_text(f"{text}\n", encoding="utf-8")
-        _draw(stats, folder / STATS_FIGURE_FILE)
+        file.write_text(f"{text}\n", encoding="utf-8")
+        draw(stats, figure)
     except ImportError:
         logger.warning(
             "%s is left out, because matplotlib is not installed; pip install 'mmgenre[plots]'",
-            folder / STATS_FIGURE_FILE,
+            figure,
         )
     except OSError as error:
-        raise UserError(f"{str(folder)!r} cannot be written to: {error.strerror}") from error
-    logger.info("written to %s", folder)
+        raise UserError(f"{str(file.parent)!r} cannot be written to: {error.strerror}") from error
+    logger.info("written to %s", file.parent)
 
 
 def _draw(stats: Stats, path: Path) -> None:

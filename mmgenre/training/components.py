@@ -1,7 +1,7 @@
 """Builds what `train.py` and `evaluate.py` put together, from the resolved configuration."""
 
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from datetime import timedelta
 from functools import partial
 from pathlib import Path
@@ -12,9 +12,8 @@ from accelerate import Accelerator
 from accelerate.utils import set_seed
 from PIL import Image
 from torch import nn
-from transformers import PreTrainedTokenizerBase
 
-from mmgenre.configs.arguments import DataArguments, ModelArguments, TrainConfig
+from mmgenre.configs.arguments import DataArguments, TrainConfig
 from mmgenre.constants import CHECKPOINTS_DIR, HISTORY_FILE
 from mmgenre.data.collator import GenreCollator
 from mmgenre.data.dataset import MovieDataset, drop_broken_posters
@@ -30,7 +29,7 @@ from mmgenre.data.neighborhoods import NodeCollator, NodeDataset
 from mmgenre.data.prepare import PrepareOptions, prepare_movies
 from mmgenre.data.readers.prepared import is_complete
 from mmgenre.data.records import VALIDATION, MovieRecord, RejectedPoster
-from mmgenre.data.tokenizer import are_tokens_usable, load_tokenizer, train_tokenizer
+from mmgenre.data.tokenizer import are_tokens_usable
 from mmgenre.data.transforms import (
     CropForDevice,
     DeviceAugmentation,
@@ -40,12 +39,11 @@ from mmgenre.data.transforms import (
 from mmgenre.evaluation.evaluator import Evaluator
 from mmgenre.models.base import GenreConfig, GenrePreTrainedModel
 from mmgenre.models.gat import GatConfig, GatForSequenceClassification
-from mmgenre.models.mm_gatbt import MmGatbtForSequenceClassification, graph_fields
+from mmgenre.models.mm_gatbt import MmGatbtForSequenceClassification
 from mmgenre.models.pictures import open_poster
-from mmgenre.models.registry import create_config, get_system, load_class, load_model
 from mmgenre.training.accelerator import configure_model
 from mmgenre.training.agreement import Agreement
-from mmgenre.training.checkpointing import Checkpointer, find_model
+from mmgenre.training.checkpointing import Checkpointer
 from mmgenre.training.early_stopping import EarlyStopping
 from mmgenre.training.graph_nodes import (
     GraphNodes,
@@ -53,6 +51,7 @@ from mmgenre.training.graph_nodes import (
     create_node_dataset,
     create_nodes,
 )
+from mmgenre.training.new_model import check_features, check_modalities, create_model
 from mmgenre.training.optimization import LateEncoders, create_optimizer
 from mmgenre.training.output_dir import History
 from mmgenre.training.preemption import Preemption
@@ -87,50 +86,6 @@ def prepare_on_first_use(config: TrainConfig) -> None:
     )
 
 
-def create_model(
-    args: ModelArguments,
-    vocabulary: GenreVocabulary,
-    train_records: Sequence[MovieRecord],
-    positive_weight_power: float | None = None,
-) -> tuple[GenrePreTrainedModel, Any]:
-    """A new model with its backbones' weights, and its processor.
-
-    Args:
-        train_records: A tokenizer can be trained on their plots; positive weights are from them.
-
-    Raises:
-        UserError: The model, a field of its config, a backbone or the tokenizer does not exist or
-            does not fit; or no movie has a modality that the model takes.
-    """
-    graph_model = _load_graph_backbone(args)
-    try:
-        values = args.model_config
-        if graph_model is not None:
-            values = {**graph_fields(graph_model.config), **values}
-        config = create_config(args.model, vocabulary.genres, values, args.text_backbone)
-        _check_modalities(train_records, _modalities_of_records(config))
-        if positive_weight_power is not None:
-            if config.loss != "bce":
-                raise ValueError(
-                    f"positive_weight_power needs model_config loss=bce, not {config.loss}"
-                )
-            config.pos_weight = vocabulary.positive_weights(train_records, positive_weight_power)
-        system = get_system(args.model)
-        tokenizer = None
-        if "text" in config.modalities:
-            plots = [record.plot for record in train_records if record.plot]
-            tokenizer = _create_tokenizer(args, config, plots)
-        processor = load_class(system.processor).from_config(config, tokenizer)
-        model = load_class(system.model).from_backbones(
-            config, args.image_backbone, args.text_backbone
-        )
-        if graph_model is not None:
-            model.take_graph(graph_model, f"graph_backbone {args.graph_backbone!r}")
-    except ValueError as error:
-        raise UserError(str(error)) from error
-    return model, processor
-
-
 def create_dataset(
     records: Sequence[MovieRecord],
     vocabulary: GenreVocabulary,
@@ -157,8 +112,8 @@ def create_dataset(
     )
     uses_features = "features" in processor.modalities
     if uses_features:
-        _check_modalities(records, ["features"])
-        _check_features(records, processor.feature_dims)
+        check_modalities(records, ["features"])
+        check_features(records, processor.feature_dims)
     return MovieDataset(
         records,
         vocabulary,
@@ -170,28 +125,6 @@ def create_dataset(
         use_tokens,
         uses_features,
     )
-
-
-def _load_graph_backbone(args: ModelArguments) -> GatForSequenceClassification | None:
-    """The trained gat that an mm_gatbt is built on, if one is named."""
-    if args.graph_backbone is None:
-        return None
-    if args.model != "mm_gatbt" or args.image_backbone is not None:
-        raise UserError(
-            f"graph_backbone is for model 'mm_gatbt' without an image_backbone; the model is "
-            f"{args.model!r} and image_backbone {args.image_backbone!r}"
-        )
-    path = find_model(args.graph_backbone)
-    try:
-        model = load_model(path)
-    except ValueError as error:
-        raise UserError(f"graph_backbone {error}") from error
-    if not isinstance(model, GatForSequenceClassification):
-        raise UserError(
-            f"graph_backbone {args.graph_backbone!r} is a {model.config.model_type} model; "
-            f"{GatConfig.model_type} is needed"
-        )
-    return model
 
 
 def create_split(
@@ -296,7 +229,7 @@ def create_trainer(
     dataset = create_split(
         movies, "train", model, processor, data, nodes, augmentation.augment, training.seed
     )
-    _check_modalities(dataset.records, processor.modalities)  # again: posters can be broken
+    check_modalities(dataset.records, processor.modalities)  # again: posters can be broken
     _check_poster_size(movies, model.config)
     validation = create_split(movies, VALIDATION, model, processor, data, nodes)
     sampler = GlobalBatchSampler(
@@ -380,47 +313,6 @@ def _create_collator(
     return GenreCollator(processor, encode_images)
 
 
-def _modalities_of_records(config: GenreConfig) -> list[str]:
-    """What the data set must have; a graph system makes its features of the posters."""
-    is_graph = isinstance(config, GatConfig)
-    return ["image" if is_graph and name == "features" else name for name in config.modalities]
-
-
-def _check_modalities(records: Sequence[MovieRecord], modalities: Sequence[str]) -> None:
-    """See that one movie at least has each modality."""
-    there = {
-        "image": any(record.poster is not None for record in records),
-        "text": any(record.plot for record in records),
-        "features": any(record.features is not None for record in records),
-    }
-    for name in modalities:
-        if not there[name]:
-            found = " and ".join(name for name, is_there in there.items() if is_there)
-            raise UserError(
-                f"the model takes the modality {name!r}, which none of the movies has (they have "
-                f"{found or 'none'}); give another data set, a --model that takes these, or "
-                "--model_config modalities=[...] where the model has that option"
-            )
-
-
-def _check_features(records: Sequence[MovieRecord], dims: Mapping[str, int]) -> None:
-    """See that the first movie with features has those that the model takes, in their sizes."""
-    vectors = next(record.features for record in records if record.features is not None).read()
-    for name, dim in dims.items():
-        if name not in vectors:
-            raise UserError(
-                f"the model takes {name}, which the data set does not have; it has "
-                f"{', '.join(vectors)}"
-            )
-        if vectors[name].shape != (dim,):
-            option = f"{name.removesuffix('s')}_dim"
-            raise UserError(
-                f"{name} of the data set are vectors of {vectors[name].size} numbers, and the "
-                f"model takes {dim}; give features of that size, or a new model with "
-                f"--model_config {option}={vectors[name].size}"
-            )
-
-
 def _check_poster_size(movies: Movies, config: GenreConfig) -> None:
     if movies.manifest is None:
         return
@@ -434,17 +326,3 @@ def _check_poster_size(movies: Movies, config: GenreConfig) -> None:
             needed,
             needed,
         )
-
-
-def _create_tokenizer(
-    args: ModelArguments, config: GenreConfig, plots: Sequence[str]
-) -> PreTrainedTokenizerBase:
-    source = args.tokenizer or args.text_backbone
-    if source is None:
-        raise ValueError(
-            "tokenizer is missing; give --text_backbone, --tokenizer a folder or Hub name, or "
-            "--tokenizer train"
-        )
-    if source == "train":
-        return train_tokenizer(plots, config.text_config.vocab_size)
-    return load_tokenizer(source)

@@ -13,7 +13,8 @@ from mmgenre.configs.arguments import DataArguments, ModelArguments
 from mmgenre.data.movies import load_movies
 from mmgenre.evaluation.evaluator import Evaluator
 from mmgenre.training.accelerator import create_accelerator
-from mmgenre.training.components import create_dataset, create_evaluator, create_model
+from mmgenre.training.components import create_dataset, create_evaluator
+from mmgenre.training.new_model import create_model
 from mmgenre.utils.errors import UserError
 
 pytestmark = pytest.mark.usefixtures("fresh_accelerate")

@@ -9,7 +9,7 @@ from tiny import TINY_MODEL
 from mmgenre.configs.arguments import ModelArguments
 from mmgenre.data.labels import GenreVocabulary
 from mmgenre.data.records import FilePoster, MovieRecord
-from mmgenre.training.components import create_model
+from mmgenre.training.new_model import create_model
 from mmgenre.utils.errors import UserError
 
 VOCABULARY = GenreVocabulary(("drama", "war"))
