@@ -59,6 +59,9 @@ class GenreConfig(PreTrainedConfig):
             its statistics do not move.
     """
 
+    # Saved models carry their code, for environments without this package.
+    _auto_class = "AutoConfig"
+
     thresholds: list[float] | None = None
 
     loss: Literal["focal", "bce", "asymmetric"] = "bce"
@@ -176,6 +179,7 @@ class GenrePreTrainedModel(PreTrainedModel):
     """
 
     config_class = GenreConfig
+    _auto_class = "AutoModelForSequenceClassification"
     config: GenreConfig
     image_encoder: Any
     text_encoder: Any

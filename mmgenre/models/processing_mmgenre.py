@@ -17,6 +17,7 @@ from transformers import (
     TensorType,
     ViTImageProcessor,
 )
+from transformers.dynamic_module_utils import custom_object_save
 from transformers.utils import PROCESSOR_NAME
 
 from .base import GenreConfig
@@ -49,6 +50,8 @@ class MMGenreProcessor(ProcessorMixin):
         modalities, max_length, padding, missing_modality, missing_plot, feature_dims: As in
             `GenreConfig`.
     """
+
+    _auto_class = "AutoProcessor"
 
     def __init__(
         self,
@@ -200,6 +203,7 @@ class MMGenreProcessor(ProcessorMixin):
         if self.tokenizer is not None:
             return super().save_pretrained(save_directory, push_to_hub, **kwargs)
         Path(save_directory).mkdir(parents=True, exist_ok=True)
+        custom_object_save(self, save_directory, config=self)
         return self.to_json_file(Path(save_directory) / PROCESSOR_NAME)
 
     @classmethod
