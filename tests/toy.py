@@ -23,6 +23,7 @@ from torch.utils.data import DataLoader, Dataset, default_collate
 
 from mmgenre.configs.arguments import TrackingArguments
 from mmgenre.data.loaders import GlobalBatchSampler, create_train_loader
+from mmgenre.data.records import MovieRecord
 from mmgenre.evaluation.evaluator import Evaluator
 from mmgenre.training.accelerator import create_accelerator
 from mmgenre.training.agreement import Agreement
@@ -47,7 +48,7 @@ class ToyDataset(Dataset):
         self.features = torch.randn(num_movies, NUM_FEATURES, generator=generator)
         rule = torch.randn(NUM_FEATURES, NUM_LABELS, generator=torch.Generator().manual_seed(0))
         self.labels = (self.features @ rule > 0.5).float()
-        self.records = [SimpleNamespace(id=f"toy{i}") for i in range(num_movies)]
+        self.records = [MovieRecord(f"toy{i}", None, (), None) for i in range(num_movies)]
         self.epoch = 0
         self.seen: dict[int, list[int]] = {}  # epoch to movies, in the order they were asked for
 

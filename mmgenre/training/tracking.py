@@ -11,6 +11,7 @@ import logging
 import netrc
 import os
 import shutil
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from functools import wraps
@@ -55,6 +56,10 @@ _VARIABLES = {
     "WANDB_MAX_END_OF_RUN_HISTORY_METRICS": "0",
     "WANDB_MAX_END_OF_RUN_SUMMARY_METRICS": "0",
     "WANDB_ERROR_REPORTING": "false",
+    # A service that crashed would let every line of the log fail.
+    "WANDB_CONSOLE": "off",
+    # Seconds until a row is in its file; those that are not when a run is killed are lost.
+    "WANDB__TRANSACTION_LOG_FLUSH_INTERVAL": "0.1",
 }
 P = ParamSpec("P")
 
@@ -199,7 +204,7 @@ class Tracker:
             history: Its epochs so far.
 
         Raises:
-            UserError: W&B does not take the key that it was given.
+            UserError: W&B does not take the key or the settings that it was given.
         """
         if self.accelerator.log_with:
             self.agreement.main_does(lambda: self._start(config, state, history))
@@ -286,16 +291,16 @@ class Tracker:
         try:
             self._init_wandb(config, settings)
         except Exception as error:
-            if settings["mode"] == "offline":
-                raise
             import wandb
 
-            wandb.teardown()
-            if isinstance(error, wandb.errors.AuthenticationError):
+            self._give_up()
+            if isinstance(error, (wandb.errors.AuthenticationError, ValueError)):
                 raise UserError(
-                    f"W&B does not take the key that it was given ({_line(error)}); correct "
-                    "WANDB_API_KEY or run `wandb login`, or set WANDB_MODE to 'offline'"
+                    f"W&B does not take its key or settings ({_line(error)}); correct them, or "
+                    "give --report_to none"
                 ) from error
+            if settings["mode"] == "offline":
+                raise
             logger.warning(
                 "W&B cannot be reached (%s); the run is tracked offline, and `wandb sync` in %s "
                 "uploads it",
@@ -303,6 +308,7 @@ class Tracker:
                 self.output_dir,
             )
             self._init_wandb(config, {**settings, "mode": "offline"})
+            self.is_on = True
         self.run = self.accelerator.get_tracker("wandb", unwrap=True)
         for name, axis in _AXES.items():
             self.run.define_metric(name, step_metric=axis, summary="none")
@@ -341,11 +347,13 @@ class Tracker:
 
     def _give_up(self) -> None:
         self.is_on = False
-        self.accelerator.trackers.clear()
         with suppress(Exception):
-            import wandb
-
-            wandb.teardown()  # or it would try again, and fail, when Python ends
+            for tracker in self.accelerator.trackers:
+                tracker.finish()
+        self.accelerator.trackers.clear()
+        if (wandb := sys.modules.get("wandb")) is not None:
+            with suppress(Exception):
+                wandb.teardown()  # or it would try again, and fail, when Python ends
 
 
 def _line(error: Exception) -> str:
