@@ -52,6 +52,7 @@ _MODES = ("online", "offline", "disabled")
 # W&B's own variables, unless they are set: it must neither hold a job up nor write on beside it.
 _VARIABLES = {
     "WANDB_INIT_TIMEOUT": "20",
+    "WANDB__DISABLE_VIEWER": "true",  # asks who the key belongs to, outside of that time
     "WANDB_FINISH_TIMEOUT": "60",
     "WANDB_MAX_END_OF_RUN_HISTORY_METRICS": "0",
     "WANDB_MAX_END_OF_RUN_SUMMARY_METRICS": "0",
