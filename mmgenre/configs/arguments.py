@@ -234,8 +234,8 @@ class TrackingArguments:
     run_tags: list[str] = _arg([], "W&B's tags of the run.")
     num_examples: int = _arg(
         16,
-        "Validation movies in W&B's table of posters, plots, true and predicted genres; 0 leaves "
-        "it out.",
+        "Validation movies in the table of posters, plots, true and predicted genres that W&B "
+        "gets; 0 leaves it out.",
     )
     log_model: bool = _arg(False, "Keep the best model as an artifact of W&B.")
 

@@ -1,19 +1,19 @@
 """What a tracker shows of an evaluation beside its metrics."""
 
+import base64
+import html
 import io
-from typing import Any
 
 import numpy as np
-from PIL import Image
 
 from mmgenre.data.records import MovieRecord
 from mmgenre.evaluation.evaluator import Evaluation, Evaluator
 from mmgenre.evaluation.metrics import per_genre_metrics
 from mmgenre.models.pictures import open_poster
 
-EXAMPLE_COLUMNS = ("id", "poster", "plot", "true", "predicted")
 POSTER_SIDE = 128  # pixels
 PLOT_LENGTH = 500  # characters
+_COLUMNS = ("id", "poster", "plot", "true", "predicted")
 
 
 def genre_scores(evaluator: Evaluator, evaluation: Evaluation) -> dict[str, float]:
@@ -27,37 +27,37 @@ def genre_scores(evaluator: Evaluator, evaluation: Evaluation) -> dict[str, floa
     return {f"validation/f1/{row['genre']}": row["f1"] for row in rows}
 
 
-def create_examples(
-    evaluator: Evaluator, evaluation: Evaluation, count: int
-) -> list[dict[str, Any]]:
-    """Movies evenly spaced over the split, the same ones each time, by `EXAMPLE_COLUMNS`.
+def example_table(evaluator: Evaluator, evaluation: Evaluation, count: int) -> str:
+    """An HTML table of movies evenly spaced over the split, the same ones each time.
 
-    Poster and plot are cut down, so that the whole is some kB a movie; None where there is none.
+    Posters are in it, small, and plots are cut, so that a movie is some kB.
     """
     genres = np.array(evaluator.metrics.genres)
     records = evaluator.dataset.records
     is_predicted = evaluation.probabilities > np.array(evaluator.thresholds)
-    rows = []
+    rows = ["".join(f"<th>{name}" for name in _COLUMNS)]
     for i in np.unique(np.linspace(0, len(records) - 1, count, dtype=int)):
         scores, record = evaluation.probabilities[i], records[i]
-        found = [f"{genres[g]} {scores[g]:.2f}" for g in np.argsort(-scores) if is_predicted[i, g]]
-        values = (
-            record.id,
-            _thumbnail(record),
-            record.plot and record.plot[:PLOT_LENGTH],
-            ", ".join(genres[evaluation.labels[i] == 1]),
-            ", ".join(found),
+        predicted = [g for g in np.argsort(-scores) if is_predicted[i, g]]
+        cells = (
+            html.escape(record.id),
+            _picture(record),
+            html.escape((record.plot or "")[:PLOT_LENGTH]),
+            html.escape(", ".join(genres[evaluation.labels[i] == 1])),
+            html.escape(", ".join(f"{genres[g]} {scores[g]:.2f}" for g in predicted)),
         )
-        rows.append(dict(zip(EXAMPLE_COLUMNS, values, strict=True)))
-    return rows
+        rows.append("".join(f"<td>{cell}" for cell in cells))
+    return f'<meta charset="utf-8"><table><tr>{"<tr>".join(rows)}</table>'
 
 
-def _thumbnail(record: MovieRecord) -> Image.Image | None:
+def _picture(record: MovieRecord) -> str:
     if record.poster is None:
-        return None
+        return ""
     try:
         poster = open_poster(io.BytesIO(record.poster.read()), POSTER_SIDE)
     except OSError:
-        return None
+        return ""
     poster.thumbnail((POSTER_SIDE, POSTER_SIDE))
-    return poster
+    poster.save(buffer := io.BytesIO(), "JPEG")
+    content = base64.b64encode(buffer.getvalue()).decode()
+    return f'<img src="data:image/jpeg;base64,{content}">'

@@ -27,7 +27,7 @@ from mmgenre.constants import TRACKED_FILE
 from mmgenre.evaluation.evaluator import Evaluation, Evaluator
 from mmgenre.training.agreement import Agreement
 from mmgenre.training.checkpointing import find_model
-from mmgenre.training.examples import EXAMPLE_COLUMNS, create_examples, genre_scores
+from mmgenre.training.examples import example_table, genre_scores
 from mmgenre.training.output_dir import History
 from mmgenre.training.state import TrainingState
 from mmgenre.utils.errors import Preempted, UserError
@@ -235,7 +235,13 @@ class Tracker:
         row = {**entry, **genre_scores(self.evaluator, evaluation)}
         if self.run is not None and is_best:
             self.run.summary.update(row)
-            row |= self._example_table(evaluation)
+            if self.args.num_examples:
+                import wandb
+
+                # Not W&B's own table: that is an artifact, for which training would wait until
+                # W&B has answered, or 20 s where the network is lost.
+                table = example_table(self.evaluator, evaluation, self.args.num_examples)
+                row["validation/examples"] = wandb.Html(table, inject=False)
         self._log(EPOCH, row, entry["step"])
 
     @_harmless
@@ -260,15 +266,6 @@ class Tracker:
             self.run.log(row)
             self.tracked[axis] = row[axis]
             self._tracked_file.write_text(json.dumps(self.tracked), encoding="utf-8")
-
-    def _example_table(self, evaluation: Evaluation) -> dict[str, Any]:
-        import wandb
-
-        rows = create_examples(self.evaluator, evaluation, self.args.num_examples)
-        for row in rows:
-            row["poster"] = row["poster"] and wandb.Image(row["poster"], file_type="jpg")
-        data = [[row[name] for name in EXAMPLE_COLUMNS] for row in rows]
-        return {"validation/examples": wandb.Table(list(EXAMPLE_COLUMNS), data)} if data else {}
 
     def _start(self, config: dict[str, Any], state: TrainingState, history: History) -> None:
         self.is_on = True
@@ -318,9 +315,7 @@ class Tracker:
         self.run.summary.update(history.entry(state.best_epoch))
 
     def _init_wandb(self, config: dict[str, Any], settings: dict[str, Any]) -> None:
-        # Its own place would be the home folder, for the pictures of offline runs as well.
-        folder = str(self._tracked_file.parent.resolve())
-        for name, value in (_VARIABLES | {"WANDB_DATA_DIR": folder}).items():
+        for name, value in _VARIABLES.items():
             os.environ.setdefault(name, value)
         self.accelerator.init_trackers(
             self.args.project_name, tracker_config(config), {"wandb": settings}

@@ -2,11 +2,16 @@
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from threading import Thread
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -18,6 +23,9 @@ from tiny import ROOT
 from toy import ToyTrainer, create_trainer, fit
 
 from mmgenre.configs.arguments import TrackingArguments
+from mmgenre.data.records import MovieRecord
+from mmgenre.evaluation.evaluator import Evaluation
+from mmgenre.training.examples import example_table
 from mmgenre.training.tracking import (
     choose_tracker,
     is_logged_in_to_wandb,
@@ -40,6 +48,8 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     forget()
     monkeypatch.setenv("HOME", str(tmp_path))
     yield tmp_path
+    if "wandb" in sys.modules:
+        sys.modules["wandb"].teardown()  # its session would remember the variables
     forget()
 
 
@@ -213,7 +223,7 @@ def without_internals(row: dict[str, Any]) -> dict[str, Any]:
 
 
 def read_parts(folder: Path) -> list[Part]:
-    return [Part(log) for log in sorted(folder.glob("wandb/offline-run-*/run-*.wandb"))]
+    return [Part(log) for log in sorted(folder.glob("wandb/*run-2*/run-*.wandb"))]
 
 
 def axis(parts: list[Part], name: str) -> list[int]:
@@ -281,15 +291,13 @@ def test_a_run_that_is_killed_and_resumed(recipe: str, tmp_path: Path) -> None:
         assert len(scores) == 10
         assert np.mean(scores) == pytest.approx(row["validation/f1_macro"])
 
-    table = json.loads(next(killed.folder.rglob("*.table.json")).read_text())
-    assert table["columns"] == ["id", "poster", "plot", "true", "predicted"]
-    assert [row[0] for row in table["data"]] == ["demo0041", "demo0044", "demo0047", "demo0050"]
-    assert all(len(row[2]) <= 500 for row in table["data"])
-    pictures = killed.artifacts[0]["manifest"]["contents"]
-    assert 0 < sum(int(picture["size"]) for picture in pictures) < 40_000
-    for picture in pictures:  # all that an upload needs is in the run's folder
-        assert Path(picture["local_path"]).is_relative_to(folder)
-    model = resumed.artifacts[-1]
+    for table in folder.glob("wandb/*run-2*/files/media/html/validation/*.html"):
+        content = table.read_text()
+        assert re.findall(r"<td>(demo\d+)", content) == [f"demo00{i}" for i in (41, 44, 47, 50)]
+        assert content.count("data:image/jpeg;base64,") == 3  # the poster of demo0044 is broken
+        assert len(content) < 4 * 8_000
+    assert table.is_relative_to(killed.folder.parent)
+    (model,) = resumed.artifacts
     files = {entry["path"]: Path(entry["local_path"]) for entry in model["manifest"]["contents"]}
     best = (folder / "checkpoints" / "best").resolve() / "pretrained_model"
     assert files["model.safetensors"] == best / "model.safetensors"
@@ -301,6 +309,21 @@ def assert_has_no_key(folder: Path) -> None:
     files = [path for path in folder.rglob("*") if path.is_file()]
     assert len(files) > 10
     assert not [path for path in files if KEY.encode() in path.read_bytes()]
+
+
+def test_a_table_of_examples_is_text_and_nothing_else() -> None:
+    records = [MovieRecord("<b>", "<script>" + 1000 * "x", (), None)]
+    evaluator: Any = SimpleNamespace(
+        metrics=SimpleNamespace(genres=["R&B", "war", "film"]),
+        thresholds=0.5,
+        dataset=SimpleNamespace(records=records),
+    )
+    evaluation = Evaluation(0.0, {}, np.array([[0.7, 0.2, 0.9]]), np.array([[1, 1, 0]]))
+    assert example_table(evaluator, evaluation, 4) == (
+        '<meta charset="utf-8"><table><tr><th>id<th>poster<th>plot<th>true<th>predicted'
+        f"<tr><td>&lt;b&gt;<td><td>&lt;script&gt;{492 * 'x'}<td>R&amp;B, war<td>film 0.90, "
+        "R&amp;B 0.70</table>"
+    )
 
 
 @pytest.mark.usefixtures("fresh_accelerate")
@@ -423,6 +446,53 @@ def test_a_failure_ends_the_tracking_and_not_the_training(
     assert_has_no_key(folder)
     _, expected = fit(tmp_path / "untracked", num_train_epochs=3)
     assert read_history(folder) == expected
+
+
+class Server(ThreadingHTTPServer):
+    """As much of W&B's as a run needs to begin."""
+
+    def __init__(self) -> None:
+        super().__init__(("127.0.0.1", 0), Answer)
+        Thread(target=self.serve_forever, daemon=True).start()
+
+    def stop(self) -> None:
+        self.shutdown()
+        self.server_close()
+
+
+class Answer(BaseHTTPRequestHandler):
+    def do_POST(self) -> None:
+        request = self.rfile.read(int(self.headers["Content-Length"] or 0))
+        project = {"id": "p", "name": "p", "entity": {"id": "e", "name": "e"}}
+        data: dict[str, Any] = {"model": None}
+        if b"upsertBucket" in request:
+            name = json.loads(request)["variables"]["name"]
+            data = {"upsertBucket": {"bucket": {"id": "r", "name": name, "project": project}}}
+        content = json.dumps({"data": data}).encode()
+        self.send_response(200)
+        self.send_header("Content-Length", str(len(content)))
+        self.end_headers()
+        self.wfile.write(content)
+
+    def log_message(self, *args: Any) -> None:
+        pass
+
+
+@pytest.mark.usefixtures("fresh_accelerate")
+def test_a_network_that_is_lost_on_the_way(tmp_path: Path) -> None:
+    server = Server()
+    os.environ.update(WANDB_API_KEY=KEY, WANDB_MODE="online", WANDB_FINISH_TIMEOUT="1")
+    os.environ["WANDB_BASE_URL"] = f"http://127.0.0.1:{server.server_port}"
+    folder = tmp_path / "run"
+    trainer = create_trainer(folder, report_to="wandb", num_train_epochs=3)
+    with trainer.tracker.track({}, trainer.state, trainer.history):
+        assert not trainer.tracker.run.offline
+        server.stop()
+        trainer.fit()
+        ended = time.monotonic()
+    assert time.monotonic() - ended < 15
+    # Nothing is lost: `wandb sync` uploads it.
+    assert axis(read_parts(folder), "epoch") == [1, 2, 3]
 
 
 # --- TensorBoard
