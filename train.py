@@ -21,14 +21,16 @@ def main() -> None:
     from mmgenre.training.components import create_trainer, prepare_on_first_use
     from mmgenre.training.memory import find_batch_size
     from mmgenre.training.output_dir import check_output_dir, open_run
-    from mmgenre.training.tracking import choose_tracker, tracker_config, tracker_settings
+    from mmgenre.training.tracking import choose_tracker
     from mmgenre.utils.logging import set_up_logging
 
     set_up_logging()
-    training, tracking = config.training, config.tracking
-    tracker = choose_tracker(tracking.report_to)
+    training = config.training
     accelerator = create_accelerator(
-        training.gradient_accumulation_steps, tracker, training.output_dir, training.ddp_timeout
+        training.gradient_accumulation_steps,
+        choose_tracker(config.tracking.report_to),
+        training.output_dir,
+        training.ddp_timeout,
     )
     output_dir = check_output_dir(training)
     with main_process_first(accelerator):
@@ -49,13 +51,11 @@ def main() -> None:
     if accelerator.is_main_process:
         rejected = [*trainer.dataset.rejected, *trainer.evaluator.dataset.rejected]
         open_run(output_dir, config, rejected, training.overwrite_output_dir)
-    accelerator.init_trackers(
-        tracking.project_name,
-        tracker_config(flatten(config), tracker),
-        tracker_settings(tracking, output_dir, trainer.state.run_id),
-    )
     try:
-        state = trainer.fit()
+        with trainer.tracker.track(flatten(config), trainer.state, trainer.history):
+            state = trainer.fit()
+            if config.tracking.log_model:
+                trainer.tracker.log_model()
     except Preempted:
         accelerator.end_training()
         raise

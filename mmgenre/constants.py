@@ -2,6 +2,7 @@
 
 CONFIG_FILE = "config.yaml"
 HISTORY_FILE = "history.jsonl"
+TRACKED_FILE = "tracked.json"
 CHECKPOINTS_DIR = "checkpoints"
 LAST_CHECKPOINT = "last"
 BEST_CHECKPOINT = "best"

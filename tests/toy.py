@@ -21,7 +21,9 @@ from safetensors.torch import save_file
 from torch import nn
 from torch.utils.data import DataLoader, Dataset, default_collate
 
+from mmgenre.configs.arguments import TrackingArguments
 from mmgenre.data.loaders import GlobalBatchSampler, create_train_loader
+from mmgenre.data.records import MovieRecord
 from mmgenre.evaluation.evaluator import Evaluator
 from mmgenre.training.accelerator import create_accelerator
 from mmgenre.training.agreement import Agreement
@@ -32,6 +34,7 @@ from mmgenre.training.optimization import LateEncoders
 from mmgenre.training.output_dir import History
 from mmgenre.training.preemption import Preemption
 from mmgenre.training.schedulers import LearningRateSchedule, warmup_by_epoch
+from mmgenre.training.tracking import Tracker
 from mmgenre.training.trainer import Trainer
 from mmgenre.utils.errors import Preempted, exit_on_user_error
 from mmgenre.utils.logging import set_up_logging
@@ -45,7 +48,7 @@ class ToyDataset(Dataset):
         self.features = torch.randn(num_movies, NUM_FEATURES, generator=generator)
         rule = torch.randn(NUM_FEATURES, NUM_LABELS, generator=torch.Generator().manual_seed(0))
         self.labels = (self.features @ rule > 0.5).float()
-        self.records = [SimpleNamespace(id=f"toy{i}") for i in range(num_movies)]
+        self.records = [MovieRecord(f"toy{i}", None, (), None) for i in range(num_movies)]
         self.epoch = 0
         self.seen: dict[int, list[int]] = {}  # epoch to movies, in the order they were asked for
 
@@ -159,6 +162,7 @@ def create_trainer(
     preemption: Preemption | None = None,
     stop_after: int | None = None,
     hang_at: int | None = None,
+    report_to: str | None = None,
 ) -> ToyTrainer:
     """A `Trainer` of the toy. With SGD a wrong factor on the gradient shows; with AdamW not.
 
@@ -168,7 +172,9 @@ def create_trainer(
         file_size_limit: Bytes that a file can have in this process, as on a full disk.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    accelerator = create_accelerator(ddp_timeout=ddp_timeout)
+    accelerator = create_accelerator(
+        log_with=report_to, project_dir=str(folder), ddp_timeout=ddp_timeout
+    )
     torch.manual_seed(0)
     model = ToyModel(hidden, dropout, max_movies)
     groups = [{"name": "all", "params": list(model.parameters())}]
@@ -187,6 +193,9 @@ def create_trainer(
     )
     agreement = Agreement(accelerator, timedelta(seconds=ddp_timeout))
     prepared_model, prepared_optimizer = accelerator.prepare(model, created)
+    evaluator = Evaluator(
+        accelerator, DataLoader(validation, batch_size=4), [f"g{i}" for i in range(NUM_LABELS)]
+    )
     return ToyTrainer(
         folder=folder,
         stop_after=stop_after,
@@ -204,16 +213,16 @@ def create_trainer(
         sampler=sampler,
         loader=create_train_loader(dataset, sampler, default_collate, num_workers),
         batch_transform=nn.Identity(),
-        evaluator=Evaluator(
-            accelerator, DataLoader(validation, batch_size=4), [f"g{i}" for i in range(NUM_LABELS)]
-        ),
+        evaluator=evaluator,
         checkpointer=Checkpointer(accelerator, agreement, folder / "checkpoints", save_total_limit),
         history=History(folder / "history.jsonl"),
+        tracker=Tracker(accelerator, agreement, TrackingArguments(), folder, evaluator),
         num_train_epochs=num_train_epochs,
         metric_for_best_model="f1_macro",
         agreement=agreement,
         preemption=preemption or Preemption(),
         max_grad_norm=max_grad_norm,
+        logging_steps=1 if report_to else 50,
         save_steps=save_steps,
         max_nonfinite_steps=max_nonfinite_steps,
     )
@@ -227,7 +236,10 @@ def fit(
     trainer.resume(resume)
     if trainer.accelerator.unwrap_model(trainer.model).max_movies is not None:
         find_batch_size(trainer)
-    with suppress(Preempted) if trainer.stop_after else nullcontext():
+    with (
+        suppress(Preempted) if trainer.stop_after else nullcontext(),
+        trainer.tracker.track({}, trainer.state, trainer.history),
+    ):
         trainer.fit()
     parameters = torch.cat(
         [parameter.detach().flatten() for parameter in trainer.model.parameters()]

@@ -230,6 +230,14 @@ class TrackingArguments:
     )
     project_name: str = _arg("mmgenre", "Project that the run is filed under.")
     run_name: str | None = _arg(None, "The run's name. Left out: output_dir's last part.")
+    run_group: str | None = _arg(None, "W&B's group of the run, such as a sweep's or all seeds'.")
+    run_tags: list[str] = _arg([], "W&B's tags of the run.")
+    num_examples: int = _arg(
+        16,
+        "Validation movies in the table of posters, plots, true and predicted genres that W&B "
+        "gets; 0 leaves it out.",
+    )
+    log_model: bool = _arg(False, "Keep the best model as an artifact of W&B.")
 
 
 @dataclass

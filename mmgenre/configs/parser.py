@@ -49,6 +49,7 @@ _NOT_NEGATIVE = (
     "early_stopping_min_delta",
     "dataloader_num_workers",
     "max_nonfinite_steps",
+    "num_examples",
 )
 _BETWEEN = ("validation_fraction", "plateau_factor", "warmup_ratio")
 

@@ -56,6 +56,7 @@ from mmgenre.training.optimization import LateEncoders, create_optimizer
 from mmgenre.training.output_dir import History
 from mmgenre.training.preemption import Preemption
 from mmgenre.training.schedulers import create_schedule
+from mmgenre.training.tracking import Tracker
 from mmgenre.training.trainer import Trainer
 from mmgenre.utils.errors import UserError
 
@@ -292,6 +293,7 @@ def create_trainer(
             accelerator, agreement, output_dir / CHECKPOINTS_DIR, training.save_total_limit
         ),
         history=History(output_dir / HISTORY_FILE),
+        tracker=Tracker(accelerator, agreement, config.tracking, output_dir, evaluator),
         num_train_epochs=training.num_train_epochs,
         metric_for_best_model=training.metric_for_best_model,
         agreement=agreement,

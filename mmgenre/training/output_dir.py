@@ -99,6 +99,12 @@ class History:
             temporary.write_text(kept, encoding="utf-8")
             temporary.replace(self.path)
 
+    def entry(self, epoch: int) -> dict[str, Any]:
+        """The line of an epoch; empty where there is none."""
+        lines = self.path.read_text(encoding="utf-8").splitlines() if self.path.exists() else []
+        entries = (json.loads(line) for line in lines)
+        return next((entry for entry in entries if entry["epoch"] == epoch), {})
+
     def append(self, entry: dict[str, Any]) -> None:
         """Write a line.
 

@@ -26,8 +26,10 @@ from mmgenre.training.faults import SkippedSteps, explain_faults
 from mmgenre.training.optimization import LateEncoders
 from mmgenre.training.output_dir import History
 from mmgenre.training.preemption import Preemption
+from mmgenre.training.resources import Throughput, memory_use
 from mmgenre.training.schedulers import LearningRateSchedule
 from mmgenre.training.state import TrainingState
+from mmgenre.training.tracking import Tracker
 from mmgenre.utils.errors import Preempted, UserError
 from mmgenre.utils.logging import show_progress
 
@@ -67,6 +69,7 @@ class Trainer:
         evaluator: Evaluator,
         checkpointer: Checkpointer,
         history: History,
+        tracker: Tracker,
         num_train_epochs: int,
         metric_for_best_model: str,
         agreement: Agreement,
@@ -90,6 +93,7 @@ class Trainer:
         self.evaluator = evaluator
         self.checkpointer = checkpointer
         self.history = history
+        self.tracker = tracker
         self.num_train_epochs = num_train_epochs
         self.metric_for_best_model = metric_for_best_model
         self.agreement = agreement
@@ -98,6 +102,7 @@ class Trainer:
         self.logging_steps = logging_steps
         self.save_steps = save_steps
         self.skipped_steps = SkippedSteps(max_nonfinite_steps)
+        self.throughput = Throughput()
         self.state = TrainingState()
         self.saved: str | None = None  # name of the checkpoint of where the run stands, if any
 
@@ -167,6 +172,7 @@ class Trainer:
         self.late_encoders.hold_statistics(self.state.epoch)
         batches = iter(self.loader)
         self.loss_sum = self._own_loss_sum()
+        self.throughput.start(self.state.num_samples)
         for step in range(self.state.step_in_epoch, self.sampler.num_steps):
             self.stop_if_asked()
             self.train_step(batches, step)
@@ -193,7 +199,7 @@ class Trainer:
             is_last = i == len(micro_batches) - 1
             self._seed_micro_batch(i)
             with nullcontext() if is_last else self.accelerator.no_sync(self.model):
-                batch = self.to_device(next(batches))
+                batch = self.to_device(self.throughput.wait_for(batches))
                 share = self.model(**batch).loss * (len(part) / len(movies))
                 # DistributedDataParallel averages over processes where a sum is meant.
                 self.accelerator.backward(share * self.accelerator.num_processes)
@@ -217,7 +223,7 @@ class Trainer:
         self.accelerator.unscale_gradients()
         parameters = list(self.model.parameters())
         norm = nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None])
-        norm = norm.full_tensor() if isinstance(norm, DTensor) else norm
+        self.grad_norm = norm = norm.full_tensor() if isinstance(norm, DTensor) else norm
         if self.max_grad_norm is not None:
             nn.utils.clip_grads_with_norm_(parameters, self.max_grad_norm, norm)
         is_finite = bool(norm.isfinite())
@@ -255,9 +261,9 @@ class Trainer:
             "validation/loss": evaluation.loss,
             **metrics,
         }
-        self.accelerator.log(entry, step=self.state.step)
         if self.accelerator.is_main_process:
             self.history.append(entry)
+        self.tracker.log_epoch(entry, evaluation, self.state.best_epoch == self.state.epoch)
         logger.info(
             "epoch %d/%d: train loss %.4f, validation loss %.4f, macro F1 %.4f, micro F1 %.4f, "
             "learning rate %.2e, %.1f s",
@@ -359,12 +365,27 @@ class Trainer:
 
     def _log_step(self, loss: torch.Tensor) -> None:
         self.progress.update()
-        if self.state.step % self.logging_steps == 0:
-            value = self.accelerator.reduce(loss, "sum").item()
-            self.accelerator.log({"train/step_loss": value}, step=self.state.step)
-            self.progress.set_postfix(loss=f"{value:.4f}")
-            if self.progress.disable:
-                logger.info("step %d: loss %.4f", self.state.step, value)
+        if self.state.step % self.logging_steps:
+            return
+        # One collective for both; until here no device was waited for.
+        sums = torch.stack([loss, loss.new_tensor(self.throughput.waited)])
+        value, waited = self.accelerator.reduce(sums, "sum").tolist()
+        rates = self.schedule.learning_rates
+        self.tracker.log_step(
+            self.state.step,
+            {
+                "train/step_loss": value,
+                "train/grad_norm": self.grad_norm.item(),
+                **{f"train/learning_rate/{name}": rate for name, rate in rates.items()},
+                **self.throughput.measure(
+                    self.state.num_samples, waited / self.accelerator.num_processes
+                ),
+                **memory_use(self.accelerator.device),
+            },
+        )
+        self.progress.set_postfix(loss=f"{value:.4f}")
+        if self.progress.disable:
+            logger.info("step %d: loss %.4f", self.state.step, value)
 
     @contextmanager
     def _progress(self) -> Iterator[Any]:
