@@ -10,7 +10,6 @@ import os
 
 os.environ["OMP_NUM_THREADS"] = "1"  # before numpy
 
-import io
 import tempfile
 import time
 from collections.abc import Callable
@@ -69,7 +68,7 @@ def whole_report(folder: Path) -> Callable[[], Any]:
     """What evaluate.py does once it has the predictions."""
     predictions = predict(MOVIES_IN_REPORT)
     noise = np.random.default_rng(0).integers(0, 256, (1000, 700, 3), dtype=np.uint8)
-    (folder / "poster.jpg").write_bytes(_jpeg(noise))
+    Image.fromarray(noise).save(folder / "poster.jpg")
     poster = FilePoster(folder / "poster.jpg")
     records = [MovieRecord(id, "A plot. " * 100, (), poster, "Title") for id in predictions.ids]
     line = dict.fromkeys(
@@ -85,12 +84,6 @@ def whole_report(folder: Path) -> Callable[[], Any]:
         write_report(folder / "report", predictions, figures, {}, mistakes, curves)
 
     return write
-
-
-def _jpeg(pixels: np.ndarray) -> bytes:
-    file = io.BytesIO()
-    Image.fromarray(pixels).save(file, "JPEG")
-    return file.getvalue()
 
 
 def main() -> None:

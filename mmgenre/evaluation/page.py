@@ -23,7 +23,7 @@ def render_page(
     context: Mapping[str, str | int | float],
     sections: Sequence[Section],
     plots: Mapping[str, Plot],
-    mistakes: Mapping[str, Sequence[Mistake]],
+    mistakes: Mapping[str, Sequence[Mistake]] | None,
     curves: TrainingCurves | None,
     notes: Mapping[str, str],
 ) -> str:
@@ -33,7 +33,7 @@ def render_page(
         figures: From `analyse`.
         context: What was evaluated.
         plots: From `draw_plots`.
-        mistakes: From `find_mistakes`.
+        mistakes: From `find_mistakes`; without them the page has no section on them.
         notes: Name of a plot that is not there to a sentence in its place.
     """
     environment = Environment(

@@ -33,10 +33,12 @@ PALETTE = {
     "blue": ("#0a62c9", "#6fb3ff"),
     "orange": ("#b34700", "#ffa25c"),
     "green": ("#1a7340", "#63d69b"),
+    "purple": ("#8250df", "#c297ff"),
 }
 _ON_WHITE = {name: light for name, (light, _) in PALETTE.items()}
 _INK, _MUTED, _LINE = _ON_WHITE["ink"], _ON_WHITE["muted"], _ON_WHITE["line"]
-_BLUE, _ORANGE, _GREEN = _ON_WHITE["blue"], _ON_WHITE["orange"], _ON_WHITE["green"]
+_BLUE, _ORANGE = _ON_WHITE["blue"], _ON_WHITE["orange"]
+_SERIES = [_ON_WHITE[name] for name in ("blue", "orange", "green", "purple")]
 _STYLE: Any = {
     "font.size": 10,
     "axes.titlesize": 10,
@@ -187,8 +189,8 @@ def _draw_training(figure: "Figure", curves: TrainingCurves) -> None:
         for index, (key, label) in enumerate(series.items()):
             axes.plot(
                 epochs,
-                [entry[key] for entry in curves.epochs],
-                color=(_BLUE, _ORANGE, _GREEN)[index % 3],
+                [entry.get(key, np.nan) for entry in curves.epochs],
+                color=_SERIES[index % len(_SERIES)],
                 # Thinner than the one before, which equal values would hide.
                 linewidth=1 + 2.4 / (index + 1) if series is panels["Learning rate"] else None,
                 marker="o",
@@ -200,7 +202,7 @@ def _draw_training(figure: "Figure", curves: TrainingCurves) -> None:
             axes.axvline(end, color=_INK, linestyle=":", linewidth=1.4, zorder=0)
         _legend_under_title(axes, title)
     rates = all_axes[-1]
-    if all(entry[key] > 0 for entry in curves.epochs for key in groups):
+    if all(entry.get(key, 1) > 0 for entry in curves.epochs for key in groups):
         rates.set_yscale("log")
         rates.yaxis.set_major_formatter("{x:.0e}")
         rates.minorticks_off()

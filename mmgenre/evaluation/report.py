@@ -36,8 +36,8 @@ def write_report(
     predictions: Predictions,
     figures: Mapping[str, Any],
     context: Mapping[str, str | int | float],
-    mistakes: Mapping[str, Sequence[Mistake]],
-    curves: TrainingCurves | None,
+    mistakes: Mapping[str, Sequence[Mistake]] | None = None,
+    curves: TrainingCurves | None = None,
 ) -> None:
     """Write the files, each whole or not at all. For the main process only.
 
@@ -47,7 +47,7 @@ def write_report(
         folder: Made where it does not exist.
         figures: From `analyse`; a loss in `overall` and a list `ablations` may have joined them.
         context: What was evaluated: data set, split, checkpoint and the like.
-        mistakes: From `find_mistakes`.
+        mistakes: From `find_mistakes`; None where the movies are not at hand.
         curves: None where the model has no run.
 
     Raises:

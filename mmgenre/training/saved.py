@@ -156,11 +156,12 @@ def _read_curves(path: Path, run: TrainConfig) -> TrainingCurves:
     try:
         epochs = History(path).entries()
         for entry in epochs:
-            early_stopping.update(entry[metric])
+            early_stopping.update(float(entry[metric]))
+            float(entry["epoch"])
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise UserError(
             f"{path} cannot be read ({error}); a run's history has a line of JSON an epoch, with "
-            f"{metric}"
+            f"epoch and {metric}"
         ) from error
     is_over = len(epochs) >= run.training.num_train_epochs
     return TrainingCurves(epochs, metric, early_stopping.should_stop and not is_over)
