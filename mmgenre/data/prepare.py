@@ -116,7 +116,7 @@ def prepare_movies(
         total = sum(1 for _ in read_movies(source, wanted.data_format))
         if not total:
             raise UserError(f"{source} has no movies")
-        with _writing(folder), locked(folder):
+        with _writing(folder), locked(folder / LOCK_FILE):
             if overwrite:
                 _delete(folder)
             manifest = _find_complete(folder, wanted)

@@ -14,7 +14,13 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from mmgenre.constants import METRICS_FILE, PREDICTIONS_FILE, REPORT_FILE, REPORT_PAGE_FILE
+from mmgenre.constants import (
+    LOCK_FILE,
+    METRICS_FILE,
+    PREDICTIONS_FILE,
+    REPORT_FILE,
+    REPORT_PAGE_FILE,
+)
 from mmgenre.evaluation.mistakes import Mistake
 from mmgenre.evaluation.page import render_page
 from mmgenre.evaluation.plots import PLOTS, Plot, TrainingCurves, draw_plots
@@ -75,7 +81,7 @@ def write_report(
     path = folder
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        with locked(folder):
+        with locked(folder / LOCK_FILE):
             for name, content in contents.items():
                 path = folder / name
                 replace_file(path, content)

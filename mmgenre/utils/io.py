@@ -7,8 +7,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from mmgenre.constants import LOCK_FILE
-
 logger = logging.getLogger(__name__)
 
 
@@ -40,14 +38,17 @@ def sync(path: Path) -> None:
 
 
 @contextmanager
-def locked(folder: Path) -> Iterator[None]:
-    """Wait until nobody else writes to `folder`; a process that is killed gives its lock back."""
-    with (folder / LOCK_FILE).open("w") as file:
+def locked(path: Path) -> Iterator[None]:
+    """Hold the file `path`, in the folder that is written to, so that others wait for it.
+
+    A process that is killed gives its lock back.
+    """
+    with path.open("w") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            logger.info("another process writes to %s; waiting for it", folder)
+            logger.info("another process writes to %s; waiting for it", path.parent)
             fcntl.flock(file, fcntl.LOCK_EX)
         except OSError as error:  # some file systems of clusters have no locks
-            logger.info("%s cannot be locked (%s)", folder, error.strerror)
+            logger.info("%s cannot be locked (%s)", path.parent, error.strerror)
         yield
