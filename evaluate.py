@@ -27,8 +27,10 @@ def main() -> None:
     from mmgenre.data.movies import load_movies
     from mmgenre.evaluation.ablations import ablate
     from mmgenre.evaluation.analysis import analyse
+    from mmgenre.evaluation.mistakes import find_mistakes
     from mmgenre.evaluation.report import write_report
     from mmgenre.evaluation.thresholds import fit_thresholds
+    from mmgenre.models.pictures import open_poster
     from mmgenre.training.accelerator import create_accelerator
     from mmgenre.training.components import create_split
     from mmgenre.training.graph_nodes import create_nodes
@@ -75,7 +77,12 @@ def main() -> None:
         ]
         context = saved.context(args.split, len(dataset), accelerator.mixed_precision)
         write_report(
-            saved.report_dir, predictions, figures, context | movies.dropped_genres(genres)
+            saved.report_dir,
+            predictions,
+            figures,
+            context | movies.dropped_genres(genres),
+            find_mistakes(predictions, dataset.records, open_poster),
+            saved.curves,
         )
         print((saved.report_dir / REPORT_FILE).read_text(encoding="utf-8"))
     accelerator.end_training()

@@ -235,3 +235,47 @@ def test_test_labels_cannot_leak_into_a_choice(
     scores = [table.select([f"probability/{genre}" for genre in genres]) for table in tables]
     assert scores[0].equals(scores[1])
     assert yaml.safe_load((tmp_path / "noise" / "config.yaml").read_text())["dataset"] == str(noisy)
+
+
+# --- runs that are not as they should be
+
+
+def test_a_run_that_never_finished_an_epoch(run_copy: Path, run_main) -> None:
+    shutil.rmtree(run_copy / "checkpoints")
+    with pytest.raises(UserError) as caught:
+        run_main("evaluate", run_copy)
+    assert str(caught.value) == (
+        f"{str(run_copy)!r} never finished an epoch; there is no best checkpoint"
+    )
+    assert not (run_copy / "reports").exists()
+
+
+def test_the_page_of_a_run(run_copy: Path, run_main) -> None:
+    """Its best epoch and whether it stopped early, from the history; then without a history."""
+    history = run_copy / "history.jsonl"
+    lines = [json.loads(line) for line in history.read_text().splitlines()]
+    scores = [line["validation/f1_macro"] for line in lines]
+    best = scores.index(max(scores)) + 1
+    page = run_copy / "reports" / "validation" / "report.html"
+    run_main("evaluate", run_copy)
+    assert f"the best epoch, {best}, by validation/f1_macro." in page.read_text()
+    assert "data:image/jpeg;base64," in page.read_text()
+
+    config = yaml.safe_load((run_copy / "config.yaml").read_text())
+    config |= {"num_train_epochs": 9, "early_stopping_patience": 1, "early_stopping_min_delta": 0.9}
+    (run_copy / "config.yaml").write_text(yaml.safe_dump(config))
+    run_main("evaluate", run_copy)
+    assert "Dotted: training stopped early." in page.read_text()
+
+    history.write_text('{"epoch": 1, "step"')  # a process was killed as it wrote
+    run_main("evaluate", run_copy)
+    assert "The run has not finished an epoch" in page.read_text()
+
+
+@pytest.mark.parametrize(
+    "content", ["none\n", '{"epoch": 1}\n', "3\n", '{"validation/f1_macro": 0.5}\n']
+)
+def test_a_history_that_is_none(run_copy: Path, run_main, content: str) -> None:
+    (run_copy / "history.jsonl").write_text(content)
+    with pytest.raises(UserError, match=r"history\.jsonl cannot be read \(.*\); a run's history"):
+        run_main("evaluate", run_copy)

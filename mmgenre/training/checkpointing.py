@@ -224,6 +224,9 @@ def find_model(run_or_model: str, checkpoint: str = BEST_CHECKPOINT) -> str:
     folder = Path(run_or_model)
     if not (folder / CONFIG_FILE).is_file():
         return run_or_model
+    best = folder / CHECKPOINTS_DIR / BEST_CHECKPOINT
+    if checkpoint == BEST_CHECKPOINT and not best.exists():
+        raise UserError(f"{run_or_model!r} never finished an epoch; there is no best checkpoint")
     return str(find_checkpoint(folder / CHECKPOINTS_DIR, checkpoint) / PRETRAINED_MODEL_DIR)
 
 

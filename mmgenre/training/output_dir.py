@@ -26,6 +26,7 @@ from mmgenre.constants import (
 )
 from mmgenre.data.dataset import RejectedPoster, write_rejected
 from mmgenre.utils.errors import UserError
+from mmgenre.utils.io import replace_file
 
 
 def check_output_dir(args: TrainingArguments) -> Path:
@@ -88,16 +89,19 @@ class History:
     def __init__(self, path: Path) -> None:
         self.path = path
 
+    def entries(self) -> list[dict[str, Any]]:
+        """What the lines hold; none where there is no file."""
+        if not self.path.exists():
+            return []
+        lines = self.path.read_text(encoding="utf-8").splitlines(keepends=True)
+        # A process that is killed can leave its last line unfinished.
+        return [json.loads(line) for line in lines if line.endswith("\n")]
+
     def truncate(self, num_epochs: int) -> None:
         """Keep the first epochs only, as a resumed run must not write a line twice."""
         if self.path.exists():
-            lines = self.path.read_text(encoding="utf-8").splitlines(keepends=True)
-            # A process that is killed can leave its last line unfinished.
-            whole = [line for line in lines if line.endswith("\n")]
-            kept = "".join(line for line in whole if json.loads(line)["epoch"] <= num_epochs)
-            temporary = self.path.with_suffix(".tmp")
-            temporary.write_text(kept, encoding="utf-8")
-            temporary.replace(self.path)
+            kept = [entry for entry in self.entries() if entry["epoch"] <= num_epochs]
+            replace_file(self.path, "".join(map(_line, kept)).encode())
 
     def entry(self, epoch: int) -> dict[str, Any]:
         """The line of an epoch; empty where there is none."""
@@ -113,8 +117,12 @@ class History:
         """
         try:
             with self.path.open("a", encoding="utf-8") as file:
-                file.write(json.dumps(entry) + "\n")
+                file.write(_line(entry))
                 file.flush()
                 os.fsync(file.fileno())
         except OSError as error:
             raise UserError(f"{self.path} cannot be written: {error.strerror}") from error
+
+
+def _line(entry: dict[str, Any]) -> str:
+    return json.dumps(entry) + "\n"

@@ -6,15 +6,22 @@ from typing import Any
 
 from accelerate import Accelerator
 
-from mmgenre.configs.arguments import DataArguments, EvaluationArguments, TrainingArguments
+from mmgenre.configs.arguments import (
+    DataArguments,
+    EvaluationArguments,
+    TrainConfig,
+    TrainingArguments,
+)
 from mmgenre.configs.parser import load_config
 from mmgenre.constants import (
     BEST_CHECKPOINT,
     CONFIG_FILE,
+    HISTORY_FILE,
     REPORTS_DIR,
 )
 from mmgenre.data.dataset import MovieDataset
 from mmgenre.evaluation.evaluator import Evaluation
+from mmgenre.evaluation.plots import TrainingCurves
 from mmgenre.evaluation.predictions import Predictions
 from mmgenre.evaluation.slices import movie_attributes
 from mmgenre.evaluation.thresholds import describe_thresholds
@@ -22,6 +29,8 @@ from mmgenre.models.base import GenrePreTrainedModel
 from mmgenre.models.registry import load_model, load_processor
 from mmgenre.training.checkpointing import find_model, store_thresholds
 from mmgenre.training.components import create_evaluator
+from mmgenre.training.early_stopping import EarlyStopping
+from mmgenre.training.output_dir import History
 from mmgenre.utils.errors import UserError
 
 
@@ -38,6 +47,7 @@ class Saved:
     batch_size: int
     selection: str
     report_dir: Path
+    curves: TrainingCurves | None
 
     def context(self, split: str, num_movies: int, precision: str) -> dict[str, str | int | float]:
         """What a figure means nothing without."""
@@ -86,12 +96,13 @@ def open_saved(run_or_model: str, args: EvaluationArguments) -> Saved:
     Raises:
         UserError: It is neither, is not whole, or is a bare model and no data set is named.
     """
-    folder, run_dir = Path(run_or_model), None
+    folder, run_dir, curves = Path(run_or_model), None, None
     if (folder / CONFIG_FILE).is_file():
         run = load_config(folder / CONFIG_FILE)
         data, training = run.data, run.training
         path, run_dir = find_model(run_or_model, args.checkpoint), folder
         reports = folder / REPORTS_DIR
+        curves = _read_curves(folder / HISTORY_FILE, run)
         selection = args.checkpoint
         if selection == BEST_CHECKPOINT:
             selection = f"best {training.metric_for_best_model} on validation"
@@ -133,4 +144,24 @@ def open_saved(run_or_model: str, args: EvaluationArguments) -> Saved:
         batch_size=args.per_device_eval_batch_size or training.per_device_eval_batch_size,
         selection=selection,
         report_dir=Path(args.report_dir) if args.report_dir else reports / args.split,
+        curves=curves,
     )
+
+
+def _read_curves(path: Path, run: TrainConfig) -> TrainingCurves:
+    metric = f"validation/{run.training.metric_for_best_model}"
+    early_stopping = EarlyStopping(
+        run.optimization.early_stopping_patience, run.optimization.early_stopping_min_delta
+    )
+    try:
+        epochs = History(path).entries()
+        for entry in epochs:
+            early_stopping.update(float(entry[metric]))
+            float(entry["epoch"])
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise UserError(
+            f"{path} cannot be read ({error}); a run's history has a line of JSON an epoch, with "
+            f"epoch and {metric}"
+        ) from error
+    is_over = len(epochs) >= run.training.num_train_epochs
+    return TrainingCurves(epochs, metric, early_stopping.should_stop and not is_over)

@@ -15,6 +15,15 @@ from mmgenre.evaluation.report import write_report
 from mmgenre.utils.errors import UserError
 
 GENRES = ("drama", "film-noir", "news")
+FILES = {
+    "metrics.json",
+    "predictions.parquet",
+    "report.md",
+    "report.html",
+    "per_genre.png",
+    "calibration.png",
+    "precision_recall.png",
+}
 CONTEXT = {"split": "test", "checkpoint": "runs/a|b", "learning_rate": 5e-5, "num_movies": 40}
 
 
@@ -111,7 +120,7 @@ def test_a_second_report_replaces_the_first_and_leaves_nothing_else(tmp_path):
     write_report(tmp_path, **arguments | {"context": {"split": "validation"}})
     assert json.loads((tmp_path / "metrics.json").read_text())["context"] == {"split": "validation"}
     names = {path.name for path in tmp_path.iterdir()}
-    assert names == {"metrics.json", "predictions.parquet", "report.md"}
+    assert names == FILES | {".lock"}
 
 
 def test_a_failed_write_keeps_the_old_file_whole(tmp_path):
@@ -126,7 +135,7 @@ def test_a_failed_write_keeps_the_old_file_whole(tmp_path):
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
     assert (tmp_path / "metrics.json").read_bytes() == before
-    assert len(list(tmp_path.iterdir())) == 3
+    assert {path.name for path in tmp_path.iterdir()} == FILES | {".lock"}
 
 
 def test_a_folder_that_cannot_be_made_is_named(tmp_path):
@@ -134,5 +143,5 @@ def test_a_folder_that_cannot_be_made_is_named(tmp_path):
     blocker.write_text("")
     with pytest.raises(UserError) as caught:
         write_report(blocker / "test", **report_arguments())
-    assert str(blocker / "test" / "metrics.json") in str(caught.value)
+    assert f"{blocker / 'test'} cannot be written" in str(caught.value)
     assert "Not a directory" in str(caught.value)

@@ -50,7 +50,9 @@ def write_run(
     )
     predictions = replace(predictions, **changes)
     context = {"selection": "best f1_macro on validation"}
-    write_report(folder / "reports" / "test", predictions, analyse(predictions), context)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(sys.modules, "matplotlib", None)  # whose plots take half a second a run
+        write_report(folder / "reports" / "test", predictions, analyse(predictions), context)
     return folder
 
 
