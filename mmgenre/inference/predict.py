@@ -61,7 +61,7 @@ def predict(model: str, inputs: list[str], options: PredictOptions) -> None:
         with closing(output):
             if options.resume:
                 _skip_written(movies, output, inputs)
-            _write_predictions(pipeline, movies, output, is_shown=path is not None)
+            write_predictions(pipeline, movies, output, is_shown=path is not None)
     except BrokenPipeError:
         # As of other Unix tools: whoever reads has enough, as `head` does.
         signal.signal(signal.SIGPIPE, signal.SIG_DFL)
@@ -88,12 +88,20 @@ def _skip_written(movies: Iterator[NamedMovie], output: Output, inputs: list[str
     logger.info("%d movies are in the output already", count)
 
 
-def _write_predictions(
+def write_predictions(
     pipeline: GenrePipeline, movies: Iterator[NamedMovie], output: Output, is_shown: bool
 ) -> None:
+    """Predict movies and write them down, and say how far it is.
+
+    Args:
+        is_shown: Also where standard output is a terminal, whose rows would tear a bar.
+
+    Raises:
+        OSError: The output cannot be written.
+    """
     named, given = tee(movies)
     number = failures = 0
-    is_shown = is_shown or not sys.stdout.isatty()  # rows and a bar would tear each other
+    is_shown = is_shown or not sys.stdout.isatty()
     progress = log_progress(logger, "predicted", None, "movies") if is_shown else nullcontext()
     with progress as advance, closing(pipeline.stream(movie for _, movie in given)) as predictions:
         for movie_id, _ in named:
