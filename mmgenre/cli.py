@@ -85,6 +85,16 @@ def main() -> None:
     )
     predict.set_defaults(run=_predict)
 
+    push = commands.add_parser("push", help="share a run's best model on the Hugging Face Hub")
+    push.add_argument("run_folder", metavar="RUN", help="folder of a run that was evaluated")
+    push.add_argument("repo", help="name on the Hub, such as owner/name")
+    push.add_argument(
+        "--dry_run", action="store_true", help="show what would be uploaded, and upload nothing"
+    )
+    push.add_argument("--public", action="store_true", help="for everybody; default: private")
+    push.add_argument("--data_license", help="licence of the movies, for the card")
+    push.set_defaults(run=_push)
+
     table = commands.add_parser("table", help="compare runs by their reports")
     table.add_argument("runs", metavar="RUN", nargs="+", type=Path, help="folder of a run")
     table.add_argument("--split", default="test", help="report to compare; default: %(default)s")
@@ -218,6 +228,18 @@ def _predict(args: argparse.Namespace) -> None:
             overwrite=args.overwrite,
             resume=args.resume,
         ),
+    )
+
+
+def _push(args: argparse.Namespace) -> None:
+    from mmgenre.inference.push import push
+
+    push(
+        args.run_folder,
+        args.repo,
+        dry_run=args.dry_run,
+        public=args.public,
+        data_license=args.data_license,
     )
 
 
