@@ -6,6 +6,7 @@ from typing import Any
 __version__ = "0.1.0"
 
 _PUBLIC = {
+    "GenrePipeline": "mmgenre.inference.pipeline",
     "MMGenreConfig": "mmgenre.models.configuration_mmgenre",
     "MMGenreForSequenceClassification": "mmgenre.models.modeling_mmgenre",
     "MMGenreProcessor": "mmgenre.models.processing_mmgenre",

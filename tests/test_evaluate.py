@@ -12,13 +12,13 @@ import pytest
 import torch
 import yaml
 
+from mmgenre.checkpoints import find_checkpoint, store_thresholds
 from mmgenre.configs.arguments import DataArguments
 from mmgenre.data.movies import load_movies
 from mmgenre.evaluation.metrics import compute_metrics
 from mmgenre.evaluation.predictions import read_predictions
 from mmgenre.evaluation.thresholds import fit_thresholds
 from mmgenre.models.registry import load_model, load_processor
-from mmgenre.training.checkpointing import find_checkpoint, store_thresholds
 from mmgenre.utils.errors import UserError
 
 

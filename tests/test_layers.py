@@ -12,6 +12,7 @@ LEVELS = {
     "mmgenre": 0,
     "mmgenre.constants": 0,
     "mmgenre.utils": 0,
+    "mmgenre.checkpoints": 1,
     "mmgenre.configs": 1,
     "mmgenre.data": 2,
     "mmgenre.models": 2,

@@ -114,6 +114,14 @@ class GenreConfig(PreTrainedConfig):
         return [name for _, name in sorted((self.id2label or {}).items())]
 
     @property
+    def poster_side(self) -> int:
+        """Pixels that a poster's sides need at least when it is decoded.
+
+        Twice the model's size leaves a crop of a quarter of the poster at full resolution.
+        """
+        return 2 * self.image_size
+
+    @property
     def feature_dims(self) -> dict[str, int]:
         """The model inputs that are ready-made vectors, and their sizes."""
         return {}

@@ -103,8 +103,7 @@ def create_dataset(
             that the movies do not have, or have in another size.
     """
     uses_images = "image" in processor.modalities
-    # Twice the model's size leaves a crop of a quarter of the poster at full resolution.
-    min_side = 2 * config.image_size
+    min_side = config.poster_side
     rejected: list[RejectedPoster] = []
     if uses_images:
         records, rejected = drop_broken_posters(records, open_poster, min_side, broken_posters)

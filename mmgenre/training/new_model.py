@@ -5,6 +5,7 @@ from typing import Any
 
 from transformers import PreTrainedTokenizerBase
 
+from mmgenre.checkpoints import find_model
 from mmgenre.configs.arguments import ModelArguments
 from mmgenre.data.labels import GenreVocabulary
 from mmgenre.data.records import MovieRecord
@@ -13,7 +14,6 @@ from mmgenre.models.base import GenreConfig, GenrePreTrainedModel
 from mmgenre.models.gat import GatConfig, GatForSequenceClassification
 from mmgenre.models.mm_gatbt import graph_fields
 from mmgenre.models.registry import create_config, get_system, load_class, load_model
-from mmgenre.training.checkpointing import find_model
 from mmgenre.utils.errors import UserError
 
 

@@ -6,6 +6,7 @@ from typing import Any
 
 from accelerate import Accelerator
 
+from mmgenre.checkpoints import find_model, store_thresholds
 from mmgenre.configs.arguments import (
     DataArguments,
     EvaluationArguments,
@@ -27,7 +28,6 @@ from mmgenre.evaluation.slices import movie_attributes
 from mmgenre.evaluation.thresholds import describe_thresholds
 from mmgenre.models.base import GenrePreTrainedModel
 from mmgenre.models.registry import load_model, load_processor
-from mmgenre.training.checkpointing import find_model, store_thresholds
 from mmgenre.training.components import create_evaluator
 from mmgenre.training.early_stopping import EarlyStopping
 from mmgenre.training.output_dir import History
@@ -97,25 +97,20 @@ def open_saved(run_or_model: str, args: EvaluationArguments) -> Saved:
         UserError: It is neither, is not whole, or is a bare model and no data set is named.
     """
     folder, run_dir, curves = Path(run_or_model), None, None
+    path = find_model(run_or_model, args.checkpoint)
     if (folder / CONFIG_FILE).is_file():
         run = load_config(folder / CONFIG_FILE)
         data, training = run.data, run.training
-        path, run_dir = find_model(run_or_model, args.checkpoint), folder
-        reports = folder / REPORTS_DIR
+        run_dir, reports = folder, folder / REPORTS_DIR
         curves = _read_curves(folder / HISTORY_FILE, run)
         selection = args.checkpoint
         if selection == BEST_CHECKPOINT:
             selection = f"best {training.metric_for_best_model} on validation"
     else:
-        if folder.is_dir() and not (folder / "config.json").is_file():
-            raise UserError(
-                f"{run_or_model!r} is neither a run (it has no {CONFIG_FILE}) nor a saved model "
-                "(it has no config.json)"
-            )
         if args.dataset is None:
             raise UserError(f"{run_or_model!r} is a model without a run; give --dataset as well")
         data, training = DataArguments(), TrainingArguments()
-        path, reports = run_or_model, Path(REPORTS_DIR) / folder.name
+        reports = Path(REPORTS_DIR) / folder.name
         selection = "as saved"
     if args.fit_thresholds is not None and not Path(path).is_dir():
         raise UserError(

@@ -16,11 +16,12 @@ from torch.utils.data import DataLoader
 from tqdm import tqdm
 from tqdm.contrib.logging import logging_redirect_tqdm
 
+from mmgenre.checkpoints import epoch_checkpoint, step_checkpoint
 from mmgenre.data.dataset import MovieDataset
 from mmgenre.data.loaders import GlobalBatchSampler
 from mmgenre.evaluation.evaluator import Evaluation, Evaluator
 from mmgenre.training.agreement import Agreement
-from mmgenre.training.checkpointing import Checkpointer, epoch_checkpoint, step_checkpoint
+from mmgenre.training.checkpointing import Checkpointer
 from mmgenre.training.early_stopping import EarlyStopping
 from mmgenre.training.faults import SkippedSteps, explain_faults
 from mmgenre.training.optimization import LateEncoders

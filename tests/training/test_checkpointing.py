@@ -11,7 +11,7 @@ import torch
 from safetensors.torch import load_file
 from toy import create_trainer
 
-from mmgenre.training.checkpointing import find_checkpoint
+from mmgenre.checkpoints import find_checkpoint
 from mmgenre.training.output_dir import History
 from mmgenre.utils.errors import UserError
 

@@ -11,7 +11,7 @@ import torch
 from processes import TOY, finish, start, wait_for
 from toy import create_trainer
 
-from mmgenre.training.checkpointing import find_checkpoint
+from mmgenre.checkpoints import find_checkpoint
 from mmgenre.training.memory import find_batch_size
 from mmgenre.utils.errors import FAILURE_STATUS, USER_ERROR_STATUS, Preempted, UserError
 
