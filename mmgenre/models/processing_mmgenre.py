@@ -20,7 +20,7 @@ from transformers import (
 from transformers.dynamic_module_utils import custom_object_save
 from transformers.utils import PROCESSOR_NAME
 
-from .base import GenreConfig
+from .base import GenreConfig, TextGenreConfig
 from .pictures import open_poster, to_rgb
 
 Poster = Image.Image | torch.Tensor | np.ndarray | str | Path
@@ -91,7 +91,8 @@ class MMGenreProcessor(ProcessorMixin):
             ValueError: The tokenizer has more tokens than the text encoder has embeddings, or
                 `max_length` is more than it has positions.
         """
-        if "text" in config.modalities and tokenizer is not None:
+        is_bert = isinstance(config, TextGenreConfig) and "text" in config.modalities
+        if is_bert and tokenizer is not None:
             _check_fit(config, tokenizer)
         square = {"height": config.image_size, "width": config.image_size}
         geometry: dict[str, Any] = {"size": square}
@@ -284,7 +285,7 @@ def _is_one_poster(images: Any) -> bool:
     return isinstance(images, (Image.Image, str, Path))
 
 
-def _check_fit(config: GenreConfig, tokenizer: PreTrainedTokenizerBase) -> None:
+def _check_fit(config: TextGenreConfig, tokenizer: PreTrainedTokenizerBase) -> None:
     vocab_size = config.text_config.vocab_size
     if len(tokenizer) > vocab_size:
         raise ValueError(
