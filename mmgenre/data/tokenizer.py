@@ -103,9 +103,7 @@ def create_word_tokenizer(plots: Iterable[str], min_df: int) -> PreTrainedTokeni
         )
     vocabulary = ["[PAD]", "[UNK]", *words]
     tokenizer.model = WordLevel({word: i for i, word in enumerate(vocabulary)}, unk_token="[UNK]")
-    return PreTrainedTokenizerFast(
-        tokenizer_object=tokenizer, pad_token="[PAD]", unk_token="[UNK]"
-    )
+    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, pad_token="[PAD]", unk_token="[UNK]")
 
 
 def fingerprint(tokenizer: PreTrainedTokenizerBase) -> str | None:

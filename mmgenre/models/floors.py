@@ -159,7 +159,7 @@ class _ConstantForSequenceClassification(_FloorPreTrainedModel):
         return self.classifier_bias.new_zeros(len(input_ids), 0)
 
     def classify(self, embedding: torch.Tensor) -> torch.Tensor:
-        return self.classifier_bias.expand(len(embedding), -1)
+        return self.classifier_bias.repeat(len(embedding), 1)
 
 
 class MajorityForSequenceClassification(_ConstantForSequenceClassification):
