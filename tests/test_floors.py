@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 import yaml
-from launching import launch_two
+from processes import run as run_processes
 from safetensors.torch import load_file
 from sklearn.feature_extraction.text import TfidfVectorizer
 from sklearn.linear_model import LogisticRegression
@@ -188,7 +188,7 @@ def test_a_finished_run_is_resumed_without_another_fit(recipe_of, run_main, tmp_
 def test_two_processes_have_the_weights_of_one(recipe_of, run_main, tmp_path) -> None:
     one = tmp_path / "one"
     run_main("train", "--recipe", recipe_of("tfidf", output_dir=str(one)))
-    launch_two(ROOT / "train.py", "--recipe", recipe_of("tfidf"))
+    run_processes(2, ROOT / "train.py", "--recipe", recipe_of("tfidf"))
     lines = [json.loads((run / "history.jsonl").read_text()) for run in (one, tmp_path / "run")]
     assert lines[0] == pytest.approx(lines[1], abs=1e-6)
     weights = weights_of(one)

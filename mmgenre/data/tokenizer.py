@@ -88,21 +88,21 @@ def create_word_tokenizer(plots: Iterable[str], min_df: int) -> PreTrainedTokeni
     Raises:
         UserError: There is no such word.
     """
-    tokenizer = Tokenizer(WordLevel(unk_token="[UNK]"))
-    tokenizer.normalizer = normalizers.Lowercase()
-    tokenizer.pre_tokenizer = pre_tokenizers.Split(Regex(_WORD), "removed", invert=True)
+    normalizer = normalizers.Lowercase()
+    pre_tokenizer = pre_tokenizers.Split(Regex(_WORD), "removed", invert=True)
     counts: Counter[str] = Counter()
     for plot in plots:
-        words = tokenizer.pre_tokenizer.pre_tokenize_str(tokenizer.normalizer.normalize_str(plot))
-        counts.update({word for word, _ in words})
+        pieces = pre_tokenizer.pre_tokenize_str(normalizer.normalize_str(plot))
+        counts.update({word for word, _ in pieces})
     words = sorted(word for word, count in counts.items() if count >= min_df)
     if not words:
         raise UserError(
             f"no word is in {min_df} training plots or more, as min_df asks; lower it with "
             "--model_config min_df=1"
         )
-    vocabulary = ["[PAD]", "[UNK]", *words]
-    tokenizer.model = WordLevel({word: i for i, word in enumerate(vocabulary)}, unk_token="[UNK]")
+    vocabulary = {word: i for i, word in enumerate(["[PAD]", "[UNK]", *words])}
+    tokenizer = Tokenizer(WordLevel(vocabulary, unk_token="[UNK]"))
+    tokenizer.normalizer, tokenizer.pre_tokenizer = normalizer, pre_tokenizer
     return PreTrainedTokenizerFast(tokenizer_object=tokenizer, pad_token="[PAD]", unk_token="[UNK]")
 
 

@@ -127,6 +127,7 @@ class TfidfForSequenceClassification(_FloorPreTrainedModel):
 
     config_class = TfidfConfig
     config: TfidfConfig
+    idf: torch.Tensor
 
     def __init__(self, config: TfidfConfig) -> None:
         super().__init__(config)

@@ -91,8 +91,7 @@ class MMGenreProcessor(ProcessorMixin):
             ValueError: The tokenizer has more tokens than the text encoder has embeddings, or
                 `max_length` is more than it has positions.
         """
-        is_bert = isinstance(config, TextGenreConfig) and "text" in config.modalities
-        if is_bert and tokenizer is not None:
+        if "text" in config.modalities and tokenizer is not None:
             _check_fit(config, tokenizer)
         square = {"height": config.image_size, "width": config.image_size}
         geometry: dict[str, Any] = {"size": square}
@@ -285,7 +284,9 @@ def _is_one_poster(images: Any) -> bool:
     return isinstance(images, (Image.Image, str, Path))
 
 
-def _check_fit(config: TextGenreConfig, tokenizer: PreTrainedTokenizerBase) -> None:
+def _check_fit(config: GenreConfig, tokenizer: PreTrainedTokenizerBase) -> None:
+    if not isinstance(config, TextGenreConfig):  # the model is made for its tokenizer
+        return
     vocab_size = config.text_config.vocab_size
     if len(tokenizer) > vocab_size:
         raise ValueError(

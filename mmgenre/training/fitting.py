@@ -50,7 +50,7 @@ class FittingTrainer(Trainer):
         self.state.num_samples += len(self.dataset)
         return loss
 
-    def _fit(self) -> tuple[dict[str, torch.Tensor], float]:
+    def _fit(self) -> tuple[dict[str, Any], float]:
         model, labels = self.accelerator.unwrap_model(self.model).eval(), self.dataset.labels
         if isinstance(model, TfidfForSequenceClassification):
             loader = create_eval_loader(self.dataset, MOVIES_AT_ONCE, self.loader.collate_fn, 0)
