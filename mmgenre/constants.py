@@ -24,6 +24,9 @@ METRICS_FILE = "metrics.json"
 PREDICTIONS_FILE = "predictions.parquet"
 REPORT_FILE = "report.md"
 
+SWEEP_FILE = "sweep.json"
+SEARCH_FILE = "search.log"
+
 STATS_FILE = "stats.json"
 STATS_FIGURE_FILE = "stats.png"
 
