@@ -119,6 +119,46 @@ def main() -> None:
     )
     table.set_defaults(run=_table)
 
+    sweep = commands.add_parser(
+        "sweep",
+        help="train over several seeds, and search over settings, on validation",
+        usage="%(prog)s [--flag value ...] -- COMMAND",
+    )
+    sweep.add_argument(
+        "command",
+        metavar="COMMAND",
+        nargs="+",
+        help="what trains one run, without its seed and folder: accelerate launch train.py ...",
+    )
+    sweep.add_argument(
+        "--output_dir",
+        type=Path,
+        default=Path("runs/sweep"),
+        help="folder of the runs; what is finished there is not done again; default: %(default)s",
+    )
+    sweep.add_argument(
+        "--seeds", type=int, nargs="+", default=[42], help="a run for each; default: 42"
+    )
+    sweep.add_argument(
+        "--search",
+        nargs="+",
+        default=[],
+        metavar="KEY=VALUES",
+        help="flags or fields of the model's config: KEY=A,B,..., KEY=log:LOW:HIGH, "
+        "KEY=uniform:LOW:HIGH, KEY=int:LOW:HIGH",
+    )
+    sweep.add_argument("--trials", type=int, default=20, help="settings; default: %(default)s")
+    sweep.add_argument(
+        "--sampler", choices=["random", "tpe"], default="tpe", help="default: %(default)s"
+    )
+    sweep.add_argument(
+        "--metric",
+        default="f1_macro",
+        choices=["f1_micro", "f1_macro", "f1_weighted", "f1_samples", "map_macro"],
+        help="what is searched for, on validation; default: %(default)s",
+    )
+    sweep.set_defaults(run=_sweep)
+
     graph = commands.add_parser("graph", help="join movies that share people in their credits")
     graph.add_argument("dataset", help="folder, HDF5 file or Hub name of the movies, or 'demo'")
     graph.add_argument(
@@ -251,6 +291,22 @@ def _table(args: argparse.Namespace) -> None:
     check_comparable(runs)
     rows = compare(group_runs(runs), args.baseline, args.metric, args.literature)
     print(FORMATS[args.format](rows), end="")
+
+
+def _sweep(args: argparse.Namespace) -> None:
+    from mmgenre.sweep import sweep
+    from mmgenre.utils.logging import set_up_logging
+
+    set_up_logging()
+    sweep(
+        args.command,
+        args.output_dir,
+        args.seeds,
+        args.search,
+        args.trials,
+        args.sampler,
+        args.metric,
+    )
 
 
 def _graph(args: argparse.Namespace) -> None:

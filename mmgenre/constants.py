@@ -27,6 +27,9 @@ PREDICTIONS_FILE = "predictions.parquet"
 REPORT_FILE = "report.md"
 REPORT_PAGE_FILE = "report.html"
 
+SWEEP_FILE = "sweep.json"
+SEARCH_FILE = "search.log"
+
 STATS_FILE = "stats.json"
 STATS_FIGURE_FILE = "stats.png"
 

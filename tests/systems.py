@@ -58,6 +58,9 @@ CASES: dict[str, tuple[str, dict[str, Any]]] = {
     "refnet": ("refnet", BOTH),
     "gat": ("gat", {**IMAGE, **GRAPH}),
     "mm_gatbt": ("mm_gatbt", {**TEXT, **IMAGE, **GRAPH}),
+    "tfidf": ("tfidf", {"vocab_size": 100}),
+    "majority": ("majority", {}),
+    "label_frequency": ("label_frequency", {}),
 }
 assert {system for system, _ in CASES.values()} == set(SYSTEMS)
 

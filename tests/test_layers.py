@@ -20,6 +20,7 @@ LEVELS = {
     "mmgenre.evaluation.evaluator": 3,
     "mmgenre.training": 4,
     "mmgenre.inference": 4,
+    "mmgenre.sweep": 4,
     "mmgenre.cli": 5,
     "train": 5,
     "evaluate": 5,

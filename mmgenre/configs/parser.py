@@ -145,6 +145,12 @@ def load_config(path: Path) -> TrainConfig:
     return TrainConfig(*parser.parse(parser.tokens_from_yaml(path)))
 
 
+def is_flag(name: str) -> bool:
+    """Whether training has a flag of that name."""
+    groups: list[Any] = [field.type for field in dataclasses.fields(TrainConfig)]
+    return any(name == field.name for group in groups for field in dataclasses.fields(group))
+
+
 def flatten(config: TrainConfig) -> dict[str, Any]:
     """Flag to value, without what a run does only once."""
     groups = dataclasses.asdict(config).values()

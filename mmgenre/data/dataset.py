@@ -18,6 +18,7 @@ from PIL import Image
 from torch.utils.data import Dataset
 from tqdm import tqdm
 
+from mmgenre.data.credits import plot_with_credits
 from mmgenre.data.labels import GenreVocabulary
 from mmgenre.data.records import Decoder, MovieRecord, RejectedPoster
 from mmgenre.utils.errors import UserError
@@ -41,6 +42,7 @@ class MovieDataset(Dataset[dict[str, Any]]):
         rejected: Posters that were taken out of `records` before.
         use_tokens: Give a plot as the token ids that it comes with, if any.
         use_features: Give the features that a movie comes with, if any.
+        credit_roles: Names of the people in these roles follow the plot; see `plot_with_credits`.
     """
 
     def __init__(
@@ -54,6 +56,7 @@ class MovieDataset(Dataset[dict[str, Any]]):
         rejected: Sequence[RejectedPoster] = (),
         use_tokens: bool = False,
         use_features: bool = False,
+        credit_roles: Sequence[str] = (),
     ) -> None:
         self.records = records
         self.rejected = rejected
@@ -64,6 +67,7 @@ class MovieDataset(Dataset[dict[str, Any]]):
         self.seed = seed
         self.use_tokens = use_tokens
         self.use_features = use_features
+        self.credit_roles = credit_roles
         self.epoch = 0
 
     def with_records(self, records: Sequence[MovieRecord]) -> "MovieDataset":
@@ -93,7 +97,7 @@ class MovieDataset(Dataset[dict[str, Any]]):
     def _plot(self, record: MovieRecord) -> str | np.ndarray | None:
         if self.use_tokens and record.tokens is not None:
             return record.tokens.read()
-        return record.plot
+        return plot_with_credits(record, self.credit_roles)
 
 
 def sample_seed(seed: int, epoch: int, movie_id: str) -> int:

@@ -7,7 +7,6 @@
 
 import json
 import logging
-import unicodedata
 import zipfile
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -17,21 +16,12 @@ import numpy as np
 from scipy import sparse
 
 from mmgenre.constants import GRAPH_FILE, GRAPH_MATRIX_FILE
-from mmgenre.data.readers._fields import CREDIT_ROLES
+from mmgenre.data.credits import expand_roles, normalize_name
 from mmgenre.data.records import MovieRecord
 from mmgenre.utils.errors import UserError
 
 logger = logging.getLogger(__name__)
 
-# Seo et al. 2022, section 3.1, and their code.
-ROLE_SETS = {
-    "sparse": ("director", "producer", "writer"),
-    "medium": ("director", "producer", "writer", "cinematographer", "art director"),
-    "dense": (
-        *("director", "producer", "writer", "cinematographer", "art director"),
-        *("assistant director", "editor"),
-    ),
-}
 _SHOWN = 5
 
 
@@ -75,26 +65,6 @@ class MovieGraph:
         adjacency = sparse.csr_array(self.adjacency[nodes][:, nodes])
         adjacency.sort_indices()  # dropout falls on edges in their order
         return MovieGraph(tuple(ids), adjacency, self.roles, self.max_movies, self.left_out)
-
-
-def expand_roles(names: Iterable[str]) -> tuple[str, ...]:
-    """Roles by name, where `sparse`, `medium` and `dense` stand for a set of them.
-
-    Raises:
-        UserError: A name is neither.
-    """
-    roles: dict[str, None] = {}
-    for name in names:
-        if name not in ROLE_SETS and name not in CREDIT_ROLES:
-            known = ", ".join((*ROLE_SETS, *CREDIT_ROLES))
-            raise UserError(f"graph role {name!r} is unknown; it can be {known}")
-        roles.update(dict.fromkeys(ROLE_SETS.get(name, (name,))))
-    return tuple(roles)
-
-
-def normalize_name(name: str) -> str:
-    """What two spellings of a person's name have in common: neither case nor spaces count."""
-    return " ".join(unicodedata.normalize("NFKC", name).casefold().split())
 
 
 def build_graph(

@@ -8,7 +8,8 @@ import numpy as np
 from scipy import sparse
 from scipy.sparse.csgraph import connected_components
 
-from mmgenre.data.graph import MovieGraph, normalize_name
+from mmgenre.data.credits import normalize_name
+from mmgenre.data.graph import MovieGraph
 from mmgenre.data.records import MovieRecord
 
 NUM_HUBS = 10

@@ -3,13 +3,19 @@
 import hashlib
 import json
 import logging
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from functools import cache
 
-from tokenizers import Tokenizer, normalizers, pre_tokenizers
-from tokenizers.models import WordPiece
+from tokenizers import Regex, Tokenizer, normalizers, pre_tokenizers
+from tokenizers.models import WordLevel, WordPiece
 from tokenizers.trainers import WordPieceTrainer
-from transformers import AutoTokenizer, BertTokenizer, PreTrainedTokenizerBase
+from transformers import (
+    AutoTokenizer,
+    BertTokenizer,
+    PreTrainedTokenizerBase,
+    PreTrainedTokenizerFast,
+)
 
 from mmgenre.data.records import MovieRecord
 from mmgenre.utils.errors import UserError
@@ -17,6 +23,8 @@ from mmgenre.utils.errors import UserError
 logger = logging.getLogger(__name__)
 
 _SPECIAL_TOKENS = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
+# The words of scikit-learn's vectorizers, r"\b\w\w+\b", where \w leaves combining marks out.
+_WORD = r"[\p{L}\p{N}_]{2,}"
 
 
 def load_tokenizer(source: str) -> PreTrainedTokenizerBase:
@@ -66,6 +74,36 @@ def train_tokenizer(plots: Iterable[str], vocab_size: int = 2000) -> BertTokeniz
     )
     tokenizer.train_from_iterator(plots, trainer)
     return BertTokenizer(vocab=tokenizer.get_vocab(), do_lower_case=True)
+
+
+def create_word_tokenizer(plots: Iterable[str], min_df: int) -> PreTrainedTokenizerFast:
+    """A tokenizer with the words that scikit-learn's `TfidfVectorizer` counts, in their order.
+
+    They are lower-cased runs of two letters or digits and more. [PAD] and [UNK] come before them,
+    and nothing is added to a text.
+
+    Args:
+        min_df: A word is kept that so many plots have at least.
+
+    Raises:
+        UserError: There is no such word.
+    """
+    normalizer = normalizers.Lowercase()
+    pre_tokenizer = pre_tokenizers.Split(Regex(_WORD), "removed", invert=True)
+    counts: Counter[str] = Counter()
+    for plot in plots:
+        pieces = pre_tokenizer.pre_tokenize_str(normalizer.normalize_str(plot))
+        counts.update({word for word, _ in pieces})
+    words = sorted(word for word, count in counts.items() if count >= min_df)
+    if not words:
+        raise UserError(
+            f"no word is in {min_df} training plots or more, as min_df asks; lower it with "
+            "--model_config min_df=1"
+        )
+    vocabulary = {word: i for i, word in enumerate(["[PAD]", "[UNK]", *words])}
+    tokenizer = Tokenizer(WordLevel(vocabulary, unk_token="[UNK]"))
+    tokenizer.normalizer, tokenizer.pre_tokenizer = normalizer, pre_tokenizer
+    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, pad_token="[PAD]", unk_token="[UNK]")
 
 
 def fingerprint(tokenizer: PreTrainedTokenizerBase) -> str | None:

@@ -20,7 +20,7 @@ from transformers import (
 from transformers.dynamic_module_utils import custom_object_save
 from transformers.utils import PROCESSOR_NAME
 
-from .base import GenreConfig
+from .base import GenreConfig, TextGenreConfig
 from .pictures import open_poster, to_rgb
 
 Poster = Image.Image | torch.Tensor | np.ndarray | str | Path
@@ -285,6 +285,8 @@ def _is_one_poster(images: Any) -> bool:
 
 
 def _check_fit(config: GenreConfig, tokenizer: PreTrainedTokenizerBase) -> None:
+    if not isinstance(config, TextGenreConfig):  # the model is made for its tokenizer
+        return
     vocab_size = config.text_config.vocab_size
     if len(tokenizer) > vocab_size:
         raise ValueError(

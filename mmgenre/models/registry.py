@@ -45,6 +45,13 @@ SYSTEMS: dict[str, System] = {
     "mm_gatbt": System(
         "mm_gatbt:MmGatbtConfig", "mm_gatbt:MmGatbtForSequenceClassification", _PROCESSOR
     ),
+    "tfidf": System("floors:TfidfConfig", "floors:TfidfForSequenceClassification", _PROCESSOR),
+    "majority": System(
+        "floors:MajorityConfig", "floors:MajorityForSequenceClassification", _PROCESSOR
+    ),
+    "label_frequency": System(
+        "floors:LabelFrequencyConfig", "floors:LabelFrequencyForSequenceClassification", _PROCESSOR
+    ),
 }
 
 # Of config.json, besides the config's fields.

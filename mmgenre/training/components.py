@@ -16,6 +16,7 @@ from torch import nn
 from mmgenre.configs.arguments import DataArguments, TrainConfig
 from mmgenre.constants import CHECKPOINTS_DIR, HISTORY_FILE
 from mmgenre.data.collator import GenreCollator
+from mmgenre.data.credits import expand_roles
 from mmgenre.data.dataset import MovieDataset, drop_broken_posters
 from mmgenre.data.labels import GenreVocabulary
 from mmgenre.data.loaders import (
@@ -38,6 +39,7 @@ from mmgenre.data.transforms import (
 )
 from mmgenre.evaluation.evaluator import Evaluator
 from mmgenre.models.base import GenreConfig, GenrePreTrainedModel
+from mmgenre.models.floors import FloorConfig
 from mmgenre.models.gat import GatConfig, GatForSequenceClassification
 from mmgenre.models.mm_gatbt import MmGatbtForSequenceClassification
 from mmgenre.models.pictures import open_poster
@@ -45,6 +47,7 @@ from mmgenre.training.accelerator import configure_model
 from mmgenre.training.agreement import Agreement
 from mmgenre.training.checkpointing import Checkpointer
 from mmgenre.training.early_stopping import EarlyStopping
+from mmgenre.training.fitting import FittingTrainer
 from mmgenre.training.graph_nodes import (
     GraphNodes,
     add_node_embeddings,
@@ -124,6 +127,7 @@ def create_dataset(
         rejected,
         use_tokens,
         uses_features,
+        expand_roles(config.credit_roles) if isinstance(config, FloorConfig) else (),
     )
 
 
@@ -268,7 +272,8 @@ def create_trainer(
     )
     prepared_model, prepared_optimizer = accelerator.prepare(model, optimizer)
     agreement = Agreement(accelerator, timedelta(seconds=training.ddp_timeout))
-    return Trainer(
+    trainer_class = FittingTrainer if isinstance(model.config, FloorConfig) else Trainer
+    return trainer_class(
         accelerator=accelerator,
         model=prepared_model,
         processor=processor,

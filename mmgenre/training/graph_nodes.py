@@ -20,8 +20,9 @@ from tqdm import tqdm
 from mmgenre.configs.arguments import DataArguments
 from mmgenre.constants import NODE_FEATURES_FILE
 from mmgenre.data.collator import GenreCollator
+from mmgenre.data.credits import expand_roles
 from mmgenre.data.dataset import MovieDataset, drop_broken_posters
-from mmgenre.data.graph import MovieGraph, build_graph, expand_roles, load_graph
+from mmgenre.data.graph import MovieGraph, build_graph, load_graph
 from mmgenre.data.loaders import create_eval_loader
 from mmgenre.data.movies import Movies
 from mmgenre.data.neighborhoods import Neighborhoods, NodeDataset

@@ -7,10 +7,12 @@ from transformers import PreTrainedTokenizerBase
 
 from mmgenre.checkpoints import find_model
 from mmgenre.configs.arguments import ModelArguments
+from mmgenre.data.credits import expand_roles, plot_with_credits
 from mmgenre.data.labels import GenreVocabulary
 from mmgenre.data.records import MovieRecord
-from mmgenre.data.tokenizer import load_tokenizer, train_tokenizer
+from mmgenre.data.tokenizer import create_word_tokenizer, load_tokenizer, train_tokenizer
 from mmgenre.models.base import GenreConfig, GenrePreTrainedModel
+from mmgenre.models.floors import FloorConfig
 from mmgenre.models.gat import GatConfig, GatForSequenceClassification
 from mmgenre.models.mm_gatbt import graph_fields
 from mmgenre.models.registry import create_config, get_system, load_class, load_model
@@ -47,7 +49,10 @@ def create_model(
             config.pos_weight = vocabulary.positive_weights(train_records, positive_weight_power)
         system = get_system(args.model)
         tokenizer = None
-        if "text" in config.modalities:
+        if isinstance(config, FloorConfig):
+            tokenizer = _create_word_tokenizer(args, config, train_records)
+            config.vocab_size = len(tokenizer)
+        elif "text" in config.modalities:
             plots = [record.plot for record in train_records if record.plot]
             tokenizer = _create_tokenizer(args, config, plots)
         processor = load_class(system.processor).from_config(config, tokenizer)
@@ -144,3 +149,21 @@ def _create_tokenizer(
     if source == "train":
         return train_tokenizer(plots, config.text_config.vocab_size)
     return load_tokenizer(source)
+
+
+def _create_word_tokenizer(
+    args: ModelArguments, config: FloorConfig, records: Sequence[MovieRecord]
+) -> PreTrainedTokenizerBase:
+    if args.tokenizer not in (None, "train"):
+        raise ValueError(
+            f"tokenizer is {args.tokenizer!r}, and model {args.model!r} makes its own of the "
+            "training plots; leave --tokenizer out"
+        )
+    roles = expand_roles(config.credit_roles)
+    if roles and not any(record.credits.get(role) for record in records for role in roles):
+        raise ValueError(
+            f"no training movie has a {' or '.join(roles)}, which credit_roles asks for; leave it "
+            "out or name roles that the data set has"
+        )
+    plots = [plot_with_credits(record, roles) or "" for record in records]
+    return create_word_tokenizer(plots, config.min_df)

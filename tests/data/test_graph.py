@@ -6,14 +6,8 @@ import numpy as np
 import pytest
 from scipy import sparse
 
-from mmgenre.data.graph import (
-    ROLE_SETS,
-    build_graph,
-    expand_roles,
-    load_graph,
-    normalize_name,
-    save_graph,
-)
+from mmgenre.data.credits import ROLE_SETS, expand_roles, normalize_name
+from mmgenre.data.graph import build_graph, load_graph, save_graph
 from mmgenre.data.graph_stats import compute_graph_stats
 from mmgenre.data.records import MovieRecord
 from mmgenre.utils.errors import UserError
@@ -67,9 +61,7 @@ def test_a_set_and_a_role_by_name_are_each_named_once() -> None:
 
 
 def test_an_unknown_role_is_named() -> None:
-    with pytest.raises(
-        UserError, match=r"^graph role 'directer' is unknown; it can be sparse, .*ca"
-    ):
+    with pytest.raises(UserError, match=r"^role 'directer' is unknown; it can be sparse, .*ca"):
         build_graph(FEW, ["directer"])
 
 
