@@ -34,7 +34,4 @@ PREPARED_SHARD_FILE = "shard_{:05d}.arrow"
 PREPARED_SHARD_PATTERN = "shard_*.arrow"
 PREPARED_LOCK_FILE = ".lock"
 
-GRAPH_FILE = "graph.json"
-GRAPH_MATRIX_FILE = "graph.npz"
-GRAPH_STATS_FILE = "graph_stats.json"
-GRAPH_FIGURE_FILE = "graph_stats.png"
+JOB_FILE = "slurm_job.json"

@@ -8,7 +8,6 @@
   .lock               held while somebody writes
 """
 
-import fcntl
 import hashlib
 import logging
 import multiprocessing
@@ -40,7 +39,7 @@ from mmgenre.data.readers.prepared import (
 from mmgenre.data.records import Decoder, MovieRecord, RejectedPoster
 from mmgenre.data.shards import Result, Task, cannot_store, start_worker, write_shard
 from mmgenre.utils.errors import UserError
-from mmgenre.utils.io import sync
+from mmgenre.utils.io import locked, sync
 from mmgenre.utils.logging import log_progress
 
 if TYPE_CHECKING:
@@ -117,7 +116,7 @@ def prepare_movies(
         total = sum(1 for _ in read_movies(source, wanted.data_format))
         if not total:
             raise UserError(f"{source} has no movies")
-        with _writing(folder), _locked(folder):
+        with _writing(folder), locked(folder / PREPARED_LOCK_FILE):
             if overwrite:
                 _delete(folder)
             manifest = _find_complete(folder, wanted)
@@ -354,20 +353,6 @@ def _writing(folder: Path) -> Iterator[None]:
             f"{folder} cannot be written to ({error.strerror or error}); finished shards are kept, "
             "and the same command goes on from there"
         ) from error
-
-
-@contextmanager
-def _locked(folder: Path) -> Iterator[None]:
-    """Wait until nobody else prepares `folder`; a process that is killed gives its lock back."""
-    with (folder / PREPARED_LOCK_FILE).open("w") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            logger.info("another process prepares %s; waiting for it", folder)
-            fcntl.flock(file, fcntl.LOCK_EX)
-        except OSError as error:  # some file systems of clusters have no locks
-            logger.info("%s cannot be locked (%s)", folder, error.strerror)
-        yield
 
 
 @contextmanager

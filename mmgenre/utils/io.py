@@ -1,7 +1,13 @@
 """Files that are whole or not there."""
 
+import fcntl
+import logging
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+
+logger = logging.getLogger(__name__)
 
 
 def replace_file(path: Path, content: bytes) -> None:
@@ -29,3 +35,21 @@ def sync(path: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+@contextmanager
+def locked(path: Path) -> Iterator[None]:
+    """Wait until no other process holds the lock; one that is killed gives it back.
+
+    Args:
+        path: The lock's file, in the folder that is written to.
+    """
+    with path.open("w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            logger.info("another process writes to %s; waiting for it", path.parent)
+            fcntl.flock(file, fcntl.LOCK_EX)
+        except OSError as error:  # some file systems of clusters have no locks
+            logger.info("%s cannot be locked (%s)", path.parent, error.strerror)
+        yield
