@@ -300,8 +300,8 @@ def check_time(job: DoctorArguments, start_up: float, probe: Probe) -> str:
     ending = probe.step_seconds + probe.save_seconds
     if job.signal_seconds < ending:
         raise UserError(
-            f"the job is asked to stop {job.signal_seconds:.0f} s before its time limit, and a step "
-            f"and a checkpoint take {ending:.1f} s; raise SIGNAL_SECONDS in slurm/site.sh"
+            f"the job is asked to stop {job.signal_seconds:.0f} s before its time limit, and a "
+            f"step and a checkpoint take {ending:.1f} s; raise SIGNAL_SECONDS in slurm/site.sh"
         )
     left = parse_time(job.time_left)
     if left is None:
@@ -310,9 +310,9 @@ def check_time(job: DoctorArguments, start_up: float, probe: Probe) -> str:
     needed = 2 * start_up + probe.first_step_seconds + probe.step_seconds + job.signal_seconds
     if left < needed:
         raise UserError(
-            f"the time limit leaves {left:.0f} s, and {needed:.0f} are needed: {2 * start_up:.0f} "
-            f"to start up, {job.signal_seconds:.0f} from the signal to the end, the rest for a step; "
-            "raise TIME_LIMIT in slurm/site.sh"
+            f"the time limit leaves {left:.0f} s, and {needed:.0f} are needed: "
+            f"{2 * start_up:.0f} to start up, {job.signal_seconds:.0f} from the signal to the end, "
+            "the rest for a step; raise TIME_LIMIT in slurm/site.sh"
         )
     return f"{left:.0f} s left, of which {left - needed:.0f} are for more steps"
 
@@ -345,4 +345,4 @@ def _duration(probe: Probe, trainer: Any) -> str:
 
 def _say(what: str, text: str) -> None:
     if is_main_process():
-        print(f"{what:<13}{text}", flush=True)
+        print(f"{what:<14}{text}", flush=True)

@@ -19,7 +19,8 @@ LEVELS = {
     "mmgenre.evaluation.evaluator": 3,
     "mmgenre.training": 4,
     "mmgenre.inference": 4,
-    "mmgenre.cli": 5,
+    "mmgenre.doctor": 5,
+    "mmgenre.cli": 6,
     "train": 5,
     "evaluate": 5,
 }

@@ -24,7 +24,7 @@ SITE = {
     "SIGNAL_SECONDS": "50",
     "LAUNCHER": "srun",
 }
-_ENDED = ("COMPLETED", "FAILED", "CANCELLED", "TIMEOUT", "NODE_FAIL")
+_FAILED = ("FAILED", "CANCELLED", "TIMEOUT")
 
 
 class Checkout:
@@ -66,21 +66,25 @@ class Checkout:
         text = self.cluster.run("scontrol", "show", "--oneliner", "job", job)
         return dict(field.split("=", 1) for field in text.split() if "=" in field)
 
-    def wait(self, job: str, condition: Callable[[], Any], seconds: float = 120) -> Any:
+    def wait(self, job: str, condition: Callable[[], Any], seconds: float = 300) -> Any:
         """Until the condition is true, of a job that must not fail meanwhile."""
         deadline = time.monotonic() + seconds
         while not (value := condition()):
             facts = self.facts(job)
-            assert facts["JobState"] not in ("FAILED", "CANCELLED", "TIMEOUT"), self.log(facts)
+            assert facts["JobState"] not in _FAILED, self.log(facts)
             assert time.monotonic() < deadline, self.log(facts)
             time.sleep(0.05)
         return value
 
-    def wait_for_state(self, job: str, state: str, seconds: float = 120) -> dict[str, str]:
+    def wait_for_state(self, job: str, state: str) -> dict[str, str]:
+        """A job's facts once it is in a state, other than failed."""
+        self.wait(job, lambda: self.facts(job)["JobState"] == state)
+        return self.facts(job)
+
+    def wait_for_end(self, job: str, seconds: float = 300) -> dict[str, str]:
+        """A job's facts once it has ended, whatever way."""
         deadline = time.monotonic() + seconds
-        while (facts := self.facts(job))["JobState"] != state:
-            ended = facts["JobState"] in ("COMPLETED", "FAILED", "CANCELLED", "TIMEOUT")
-            assert not ended, self.log(facts)
+        while (facts := self.facts(job))["JobState"] not in (*_FAILED, "COMPLETED"):
             assert time.monotonic() < deadline, self.log(facts)
             time.sleep(0.05)
         return facts

@@ -113,7 +113,7 @@ class Cluster:
     def stop(self) -> None:
         """End all jobs and daemons."""
         if "slurmctld" in self.daemons:
-            subprocess.run(["scancel", "--user", str(os.getuid())], env=self.env, check=False)
+            self.cancel_jobs()
         for node in NODES:
             self._kill_processes_of(node)
         for daemon in reversed(self.daemons.values()):
@@ -125,7 +125,8 @@ class Cluster:
     def start_node(self, node: str) -> None:
         """Start a node that is not running, and wait until it takes jobs."""
         self._launch(f"slurmd.{node}", "-D", "-N", node)
-        self._wait(f"slurmd.{node}", lambda: self.run("sinfo", "-h", "-p", "main", "-n", node, "-o", "%T") == "idle")
+        state = ["sinfo", "--noheader", "--partition=main", f"--nodes={node}", "--format=%T"]
+        self._wait(f"slurmd.{node}", lambda: self.run(*state) == "idle")
 
     def crash(self, node: str) -> None:
         """What a node is after a power cut, once the controller has noticed."""
@@ -134,6 +135,9 @@ class Cluster:
         daemon.wait()
         self._kill_processes_of(node)
         self.run("scontrol", "update", f"nodename={node}", "state=down", "reason=crashed")
+
+    def cancel_jobs(self) -> None:
+        subprocess.run(["scancel", "--user", str(os.getuid())], env=self.env, check=False)
 
     def run(self, *command: str) -> str:
         """The output of a Slurm command."""

@@ -12,7 +12,7 @@ from cluster import CannotStart, Cluster
 from test_distributed import read_lines
 from tiny import TINY_MODEL
 
-NUM_EPOCHS = 40
+NUM_EPOCHS = 24
 
 
 @pytest.fixture(scope="session")
@@ -29,9 +29,10 @@ def cluster() -> Iterator[Cluster]:
 
 
 @pytest.fixture
-def checkout(tmp_path: Path, cluster: Cluster) -> Checkout:
+def checkout(tmp_path: Path, cluster: Cluster) -> Iterator[Checkout]:
     (tmp_path / "checkout").mkdir()
-    return Checkout(tmp_path / "checkout", cluster)
+    yield Checkout(tmp_path / "checkout", cluster)
+    cluster.cancel_jobs()  # of a test that failed
 
 
 @pytest.fixture(scope="session")
@@ -47,6 +48,7 @@ def text_recipe(tmp_path_factory: pytest.TempPathFactory, demo_dir: Path) -> str
         "per_device_train_batch_size": 4,
         "gradient_accumulation_steps": 2,
         "learning_rate": 1e-3,
+        "lr_scheduler_type": "cosine",
         "warmup_epochs": 1,
         "dataloader_num_workers": 0,
         "save_steps": 2,
@@ -57,9 +59,7 @@ def text_recipe(tmp_path_factory: pytest.TempPathFactory, demo_dir: Path) -> str
 
 
 @pytest.fixture(scope="session")
-def straight(
-    tmp_path_factory: pytest.TempPathFactory, text_recipe: str, run_script
-) -> list[Any]:
+def straight(tmp_path_factory: pytest.TempPathFactory, text_recipe: str, run_script) -> list[Any]:
     """The history of a run that nothing interrupts, without Slurm."""
     folder = tmp_path_factory.mktemp("straight") / "run"
     result = run_script("train.py", "--recipe", text_recipe, "--output_dir", folder)
