@@ -22,7 +22,7 @@ PATH = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
 @pytest.mark.parametrize("script", [*SCRIPTS, ROOT / ".ci" / "run"], ids=lambda path: path.name)
 def test_shellcheck(script: Path) -> None:
     result = subprocess.run(
-        ["shellcheck", script],
+        ["shellcheck", "--external-sources", script],
         cwd=ROOT,
         env={**os.environ, "PATH": PATH},
         capture_output=True,

@@ -66,7 +66,7 @@ class Checkout:
         text = self.cluster.run("scontrol", "show", "--oneliner", "job", job)
         return dict(field.split("=", 1) for field in text.split() if "=" in field)
 
-    def wait(self, job: str, condition: Callable[[], Any], seconds: float = 300) -> Any:
+    def wait(self, job: str, condition: Callable[[], Any], seconds: float = 600) -> Any:
         """Until the condition is true, of a job that must not fail meanwhile."""
         deadline = time.monotonic() + seconds
         while not (value := condition()):
@@ -81,7 +81,7 @@ class Checkout:
         self.wait(job, lambda: self.facts(job)["JobState"] == state)
         return self.facts(job)
 
-    def wait_for_end(self, job: str, seconds: float = 300) -> dict[str, str]:
+    def wait_for_end(self, job: str, seconds: float = 600) -> dict[str, str]:
         """A job's facts once it has ended, whatever way."""
         deadline = time.monotonic() + seconds
         while (facts := self.facts(job))["JobState"] not in (*_FAILED, "COMPLETED"):
