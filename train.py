@@ -14,11 +14,9 @@ def main() -> None:
     preemption.listen()
 
     # After the arguments, so that --help and a mistyped flag do not wait for torch.
-    from mmgenre.constants import DEMO_DATA_DIR
-    from mmgenre.data.demo import write_demo_movies
     from mmgenre.data.movies import load_movies
     from mmgenre.training.accelerator import create_accelerator, main_process_first
-    from mmgenre.training.components import create_trainer, prepare_on_first_use
+    from mmgenre.training.components import create_trainer, provide_data
     from mmgenre.training.memory import find_batch_size
     from mmgenre.training.output_dir import check_output_dir, open_run
     from mmgenre.training.tracking import choose_tracker
@@ -34,12 +32,9 @@ def main() -> None:
     )
     output_dir = check_output_dir(training)
     with main_process_first(accelerator):
-        if config.data.dataset == "demo":
-            config.data.dataset = str(write_demo_movies(output_dir / DEMO_DATA_DIR))
-        if config.data.prepared_dir is not None:
-            prepare_on_first_use(config)
+        provide_data(config, output_dir)
 
-    movies = load_movies(config.data, training.seed)
+    movies = load_movies(config.data, training.seed, scratch_dir=config.data.scratch_dir)
     if movies.manifest is not None:
         config.data.content_hash = movies.manifest.content_hash
     trainer = create_trainer(config, accelerator, movies, output_dir, preemption)

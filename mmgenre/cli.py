@@ -186,8 +186,13 @@ def main() -> None:
     stats = commands.add_parser("stats", help="count what a data set holds", add_help=False)
     stats.set_defaults(run=_stats)
 
+    doctor = commands.add_parser(
+        "doctor", help="check that a training can run here, before it costs hours", add_help=False
+    )
+    doctor.set_defaults(run=_doctor)
+
     args, rest = parser.parse_known_args()
-    if rest and args.run is not _stats:
+    if rest and args.run not in (_stats, _doctor):
         parser.error(f"unrecognized arguments: {' '.join(rest)}")
     with exit_on_user_error("mmgenre"):
         args.run(args)
@@ -231,6 +236,12 @@ def _stats(_: argparse.Namespace) -> None:
     }
     print_stats(stats)
     write_stats(stats, folder)
+
+
+def _doctor(_: argparse.Namespace) -> None:
+    from mmgenre.doctor import examine
+
+    examine(sys.argv[2:])
 
 
 def _prepare(args: argparse.Namespace) -> None:

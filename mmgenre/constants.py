@@ -38,3 +38,5 @@ METADATA_FILES = ("metadata.jsonl", "metadata.csv")
 PREPARED_MANIFEST_FILE = "prepared.json"
 PREPARED_SHARD_FILE = "shard_{:05d}.arrow"
 PREPARED_SHARD_PATTERN = "shard_*.arrow"
+
+JOB_FILE = "slurm_job.json"

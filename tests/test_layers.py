@@ -21,7 +21,8 @@ LEVELS = {
     "mmgenre.training": 4,
     "mmgenre.inference": 4,
     "mmgenre.sweep": 4,
-    "mmgenre.cli": 5,
+    "mmgenre.doctor": 5,
+    "mmgenre.cli": 6,
     "train": 5,
     "evaluate": 5,
 }

@@ -116,6 +116,10 @@ class DataArguments(MoviesArguments):
         "into memory. Left out: the whole graph in every batch.",
     )
     dataloader_num_workers: int = _arg(2, "Loader processes a training process.")
+    scratch_dir: str | None = _arg(
+        None,
+        "Folder on a node's own disk that prepared data is copied to, once a node, and read from.",
+    )
 
 
 @dataclass
@@ -285,6 +289,18 @@ class StatsArguments:
     )
     max_length: int = _arg(128, "Tokens of a plot that the model sees; the rest is cut off.")
     output: str = _arg("runs/stats", "Folder that stats.json and stats.png are written to.")
+
+
+@dataclass
+class DoctorArguments:
+    _argument_group_name = "job"
+
+    time_left: str | None = _arg(
+        None, "Time until the job's end, as Slurm writes it: 1-12:00:00, 30:00. Left out: no end."
+    )
+    signal_seconds: float = _arg(
+        120.0, "So long before that end the job is asked to stop, and saves."
+    )
 
 
 @dataclass

@@ -13,6 +13,7 @@ import yaml
 from transformers import HfArgumentParser
 
 from mmgenre.configs.arguments import (
+    DoctorArguments,
     EvaluationArguments,
     MoviesArguments,
     StatsArguments,
@@ -24,7 +25,7 @@ from mmgenre.utils.errors import UserError
 TRAIN_USAGE = "%(prog)s [--recipe NAME] [--flag value ...]"
 RECIPES_DIR = Path(__file__).parent / "recipes"
 # What a run does once is not part of what it is: a resumed run must not inherit it.
-_NOT_SAVED = ("overwrite_output_dir", "resume_from_checkpoint")
+_NOT_SAVED = ("overwrite_output_dir", "resume_from_checkpoint", "scratch_dir")
 _POSITIVE = (
     "num_train_epochs",
     "per_device_train_batch_size",
@@ -60,20 +61,43 @@ def parse_train_arguments(argv: Sequence[str] | None = None) -> TrainConfig:
     Raises:
         UserError: An unknown flag, recipe or key, a value of the wrong type or out of range.
     """
-    argv = list(sys.argv[1:] if argv is None else argv)
+    return _resolve(list(sys.argv[1:] if argv is None else argv))[0]
+
+
+def parse_doctor_arguments(argv: Sequence[str]) -> tuple[TrainConfig, TrainConfig, DoctorArguments]:
+    """A training's configuration, the same without what its output_dir holds, and the job's.
+
+    Raises:
+        UserError: As `parse_train_arguments`.
+    """
+    config, (doctor,) = _resolve(list(argv), [DoctorArguments])
+    given, _ = _resolve(list(argv), [DoctorArguments], use_saved=False)
+    return config, given, doctor
+
+
+def _resolve(
+    argv: list[str], others: Sequence[type] = (), *, use_saved: bool = True
+) -> tuple[TrainConfig, list[Any]]:
+    """A training's configuration, and other groups of arguments from the same command line.
+
+    Args:
+        use_saved: Where a run is resumed, its saved configuration takes the recipe's place.
+    """
     early = _early_flags(argv)
     tokens: list[str] = []
-    parser = _Parser([field.type for field in dataclasses.fields(TrainConfig)])
+    groups = [field.type for field in dataclasses.fields(TrainConfig)]
+    parser = _Parser(groups)
     if early.recipe is not None:
         tokens = parser.tokens_from_yaml(find_recipe(early.recipe))
-    if early.resume_from_checkpoint is not None:
+    if use_saved and early.resume_from_checkpoint is not None:
         saved = Path(early.output_dir or _output_dir(parser, tokens)) / CONFIG_FILE
         if saved.is_file():
             # It holds every value; none that it left out may come from the recipe.
             tokens = parser.tokens_from_yaml(saved)
-    config = TrainConfig(*parser.parse(tokens + argv))
+    parsed = _Parser([*groups, *others]).parse(tokens + argv)
+    config = TrainConfig(*parsed[: len(groups)])
     _check_ranges(flatten(config))
-    return config
+    return config, list(parsed[len(groups) :])
 
 
 def parse_evaluation_arguments(

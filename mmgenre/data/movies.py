@@ -11,6 +11,7 @@ from mmgenre.data.protocols import apply_protocol
 from mmgenre.data.readers import find_format, read_movies
 from mmgenre.data.readers.prepared import Manifest, open_manifest
 from mmgenre.data.records import MovieRecord
+from mmgenre.data.scratch import copy_to_scratch
 from mmgenre.data.splits import find_leaks, split_records
 from mmgenre.utils.errors import UserError
 
@@ -67,11 +68,17 @@ class Movies:
         return {reason: ", ".join(sorted(genres)) for reason, genres in dropped.items() if genres}
 
 
-def load_movies(args: MoviesArguments, seed: int, genres: Sequence[str] | None = None) -> Movies:
+def load_movies(
+    args: MoviesArguments,
+    seed: int,
+    genres: Sequence[str] | None = None,
+    scratch_dir: str | None = None,
+) -> Movies:
     """Read, split and label a data set.
 
     Args:
         genres: A trained model's labels, which then take the place of the data set's own.
+        scratch_dir: Prepared data is copied there first; other formats are read where they are.
 
     Raises:
         UserError: The data set cannot be read, is empty, has genres that are not labels, has a
@@ -84,6 +91,8 @@ def load_movies(args: MoviesArguments, seed: int, genres: Sequence[str] | None =
         _check_protocol_decides_alone(args)
     data_format = find_format(path, "prepared" if args.prepared_dir else args.data_format)
     manifest = _open_prepared(Path(path), args) if data_format == "prepared" else None
+    if manifest is not None and scratch_dir is not None:
+        path = str(copy_to_scratch(Path(path), manifest, Path(scratch_dir)))
     records = list(read_movies(path, data_format))
     vocabulary = None
     if args.protocol is not None:

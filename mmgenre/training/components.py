@@ -14,10 +14,11 @@ from PIL import Image
 from torch import nn
 
 from mmgenre.configs.arguments import DataArguments, TrainConfig
-from mmgenre.constants import CHECKPOINTS_DIR, HISTORY_FILE
+from mmgenre.constants import CHECKPOINTS_DIR, DEMO_DATA_DIR, HISTORY_FILE
 from mmgenre.data.collator import GenreCollator
 from mmgenre.data.credits import expand_roles
 from mmgenre.data.dataset import MovieDataset, drop_broken_posters
+from mmgenre.data.demo import write_demo_movies
 from mmgenre.data.labels import GenreVocabulary
 from mmgenre.data.loaders import (
     GlobalBatchSampler,
@@ -66,14 +67,19 @@ from mmgenre.utils.errors import UserError
 logger = logging.getLogger(__name__)
 
 
-def prepare_on_first_use(config: TrainConfig) -> None:
-    """Prepare the data set into `prepared_dir`, unless that is complete already.
+def provide_data(config: TrainConfig, output_dir: Path) -> None:
+    """Draw the demo movies into `output_dir`, and prepare the data set into `prepared_dir`.
+
+    Neither is done again where it is complete already.
 
     Raises:
         UserError: As `prepare_movies`, or the folder was prepared from another data set.
     """
     data = config.data
-    assert data.prepared_dir is not None
+    if data.dataset == "demo":
+        data.dataset = str(write_demo_movies(output_dir / DEMO_DATA_DIR))
+    if data.prepared_dir is None:
+        return
     folder = Path(data.prepared_dir)
     if is_complete(folder, data.dataset):
         return

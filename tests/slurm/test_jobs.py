@@ -1,0 +1,199 @@
+"""Jobs on a real Slurm: `python -m pytest -m slurm`."""
+
+import json
+import os
+import re
+import signal
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from checkout import Checkout
+from processes import num_lines
+from test_distributed import read_lines
+
+pytestmark = pytest.mark.slurm
+
+MAX_SECONDS_TO_REQUEUE = 15
+NUM_STEPS_OF_EPOCH = 5
+TWO_NODES = ["--per_device_train_batch_size=4", "--gradient_accumulation_steps=1"]
+
+
+def start(checkout: Checkout, recipe: str, *flags: Any, job: str = "train") -> tuple[str, Path]:
+    """A job that trains, and its run."""
+    run = checkout.folder / "runs" / "run"
+    (job_id,) = checkout.submit(job, run, "--recipe", recipe, *flags)
+    return job_id, run
+
+
+def wait_for_epochs(checkout: Checkout, job: str, run: Path, number: int) -> None:
+    checkout.wait(job, lambda: num_lines(run / "history.jsonl") >= number)
+
+
+def wait_for_requeue(checkout: Checkout, job: str) -> None:
+    started = time.monotonic()
+    checkout.wait(job, lambda: checkout.facts(job)["Restarts"] == "1")
+    seconds = time.monotonic() - started
+    print(f"requeued {seconds:.1f} s after the signal")
+    assert seconds <= MAX_SECONDS_TO_REQUEUE
+
+
+def history(run: Path) -> list[Any]:
+    return read_lines(run / "history.jsonl")
+
+
+def about(lines: list[Any]) -> list[Any]:
+    """Equal but for rounding."""
+    return [pytest.approx(line, abs=1e-5) for line in lines]
+
+
+def test_a_job_that_ends_and_its_evaluation(checkout, text_recipe, straight) -> None:
+    job, run = start(checkout, text_recipe)
+    (report,) = checkout.submit(f"--dependency=afterok:{job}", "evaluate", run, "--split", "test")
+    facts = checkout.wait_for_state(report, "COMPLETED")
+    assert history(run) == straight
+    log = checkout.log(facts)
+    assert f"== job {job}, start 1, on node1" in log
+    assert (run / "reports" / "test" / "report.md").read_text() in log
+    assert (run / "slurm.log").samefile(facts["StdOut"])
+
+
+@pytest.mark.parametrize("name", ["USR1", "TERM"])
+def test_a_signal_saves_and_requeues(checkout, text_recipe, straight, name: str) -> None:
+    job, run = start(checkout, text_recipe)
+    wait_for_epochs(checkout, job, run, 2)
+    checkout.cluster.run("scancel", f"--signal={name}", job)
+    wait_for_requeue(checkout, job)
+    log = checkout.log(checkout.wait_for_state(job, "COMPLETED"))
+    assert history(run) == straight
+    # The first start's lines are still there, and no step was lost.
+    (stopped,) = re.findall(r"after step (\d+), as asked", log)
+    (resumed,) = re.findall(r"resumed from .*, after epoch (\d+) and (\d+) steps", log)
+    assert int(stopped) == NUM_STEPS_OF_EPOCH * int(resumed[0]) + int(resumed[1])
+    assert json.loads((run / "slurm_job.json").read_text())["starts_without_progress"] == 0
+
+
+def test_the_time_limit_saves_and_requeues(checkout, text_recipe, straight) -> None:
+    job, run = start(checkout, text_recipe, "--report_to", "wandb")
+    wait_for_epochs(checkout, job, run, 2)
+    # A minute from its start, of which SIGNAL_SECONDS are 50.
+    checkout.cluster.run("scontrol", "update", f"jobid={job}", "timelimit=1")
+    checkout.wait(job, lambda: "as asked" in (run / "slurm.log").read_text())
+    wait_for_requeue(checkout, job)
+    checkout.cluster.run("scontrol", "update", f"jobid={job}", "timelimit=10")
+    checkout.wait_for_state(job, "COMPLETED")
+    assert history(run) == straight
+    names = [path.name for path in (run / "wandb").glob("offline-run-*")]
+    assert len(names) == 2
+    assert len({name.rpartition("-")[2] for name in names}) == 1  # one run of W&B
+
+
+def test_preemption_saves_and_requeues(checkout, text_recipe, straight) -> None:
+    job, run = start(checkout, text_recipe)
+    wait_for_epochs(checkout, job, run, 2)
+    options = ["--partition=urgent", "--nodes=2", "--ntasks-per-node=2", "--output=/dev/null"]
+    other = checkout.cluster.run("sbatch", "--parsable", *options, "--wrap=true")
+    wait_for_requeue(checkout, job)
+    checkout.wait_for_state(other, "COMPLETED")
+    log = checkout.log(checkout.wait_for_state(job, "COMPLETED"))
+    assert "as asked" in log
+    assert history(run) == straight
+
+
+def test_a_node_that_goes_down(checkout, text_recipe, straight) -> None:
+    job, run = start(checkout, text_recipe, "--save_steps=1")
+    wait_for_epochs(checkout, job, run, 2)
+    node = checkout.facts(job)["BatchHost"]
+    checkout.cluster.crash(node)
+    try:
+        facts = checkout.wait_for_state(job, "COMPLETED")
+    finally:
+        checkout.cluster.start_node(node)
+    assert facts["BatchHost"] != node
+    assert history(run) == straight
+
+
+def test_a_process_that_is_killed(checkout, text_recipe, straight) -> None:
+    job, run = start(checkout, text_recipe, "--save_steps=1")
+    wait_for_epochs(checkout, job, run, 2)
+    step = read_lines(run / "history.jsonl")[-1]["step"]
+    for process in processes_of(job):
+        os.kill(process, signal.SIGKILL)
+    wait_for_requeue(checkout, job)
+    log = checkout.log(checkout.wait_for_state(job, "COMPLETED"))
+    assert "== a process was killed: requeued" in log
+    assert step >= 10
+    assert history(run) == straight
+
+
+def processes_of(job: str) -> list[int]:
+    """The training processes of a job."""
+    found = []
+    for process in Path("/proc").glob("[0-9]*"):
+        try:
+            environment = (process / "environ").read_bytes().split(b"\0")
+            command = (process / "cmdline").read_bytes().split(b"\0")
+        except OSError:
+            continue
+        if f"SLURM_JOB_ID={job}".encode() in environment and command[:2][1:] == [b"train.py"]:
+            found.append(int(process.name))
+    return found
+
+
+@pytest.mark.parametrize("launcher", ["srun", "accelerate"])
+def test_two_nodes_are_one_process(checkout, text_recipe, straight, launcher: str) -> None:
+    checkout.set_site(LAUNCHER=launcher)
+    job, run = start(checkout, text_recipe, *TWO_NODES, job="train_multi_node")
+    wait_for_epochs(checkout, job, run, 2)
+    checkout.cluster.run("scancel", "--signal=USR1", job)
+    wait_for_requeue(checkout, job)
+    facts = checkout.wait_for_state(job, "COMPLETED")
+    assert facts["NumNodes"] == "2"
+    log = checkout.log(facts)
+    assert log.count("2 x CPU") == 2
+    assert "interconnect adding up" in log
+    assert log.count("as asked") == 1
+    assert history(run) == about(straight)
+
+
+def test_two_jobs_on_the_same_nodes(checkout, text_recipe, straight) -> None:
+    runs = [checkout.folder / "runs" / name for name in ("a", "b")]
+    arguments = ["--recipe", text_recipe, *TWO_NODES]
+    jobs = [checkout.submit("train_multi_node", run, *arguments)[0] for run in runs]
+    for job in jobs:
+        checkout.wait_for_state(job, "RUNNING")
+    both = [checkout.facts(job) for job in jobs]
+    assert both[0]["NodeList"] == both[1]["NodeList"] == "node[1-2]"
+    for job, run in zip(jobs, runs, strict=True):
+        checkout.wait_for_state(job, "COMPLETED")
+        assert history(run) == about(straight)
+
+
+def test_a_sweep_and_its_table(checkout, text_recipe) -> None:
+    folder = checkout.folder / "runs" / "sweep"
+    flags = ["--num_train_epochs=1"]
+    _, table = checkout.submit("sweep", folder, text_recipe, "1 2", *flags)
+    checkout.wait_for_state(table, "COMPLETED")
+    assert sorted(path.name for path in folder.glob("*/")) == ["text_seed1", "text_seed2"]
+    for seed in (1, 2):
+        config = yaml.safe_load((folder / f"text_seed{seed}" / "config.yaml").read_text())
+        assert config["seed"] == seed
+    row = next(line for line in (folder / "table.md").read_text().splitlines() if "±" in line)
+    assert "| 2 |" in row
+
+
+def test_what_is_not_requeued(checkout, text_recipe, tmp_path) -> None:
+    """A mistake, a bug, and a job that its owner cancels."""
+    wrong, run = start(checkout, text_recipe, "--learning_rate=-1")
+    facts = checkout.wait_for_end(wrong)
+    assert (facts["JobState"], facts["ExitCode"], facts["Restarts"]) == ("FAILED", "2:0", "0")
+    assert "mmgenre: error: learning_rate is -1.0; it must be above 0" in checkout.log(facts)
+    assert not (run / "history.jsonl").exists()
+
+    cancelled, run = start(checkout, text_recipe)
+    wait_for_epochs(checkout, cancelled, run, 2)
+    checkout.cluster.run("scancel", cancelled)
+    facts = checkout.wait_for_end(cancelled)
+    assert (facts["JobState"], facts["Restarts"]) == ("CANCELLED", "0")
