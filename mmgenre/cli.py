@@ -131,6 +131,16 @@ def main() -> None:
     )
     export.set_defaults(run=_export)
 
+    explain = commands.add_parser("explain", help="show which words and regions make the genres")
+    explain.add_argument("model", help="a run's folder, a saved model's folder or its Hub name")
+    explain.add_argument("--poster", help="picture file")
+    explain.add_argument("--plot", help="text")
+    explain.add_argument(
+        "--genres", nargs="+", default=[], help="to explain; default: those that are predicted"
+    )
+    explain.add_argument("--output", type=Path, required=True, help="folder to write")
+    explain.set_defaults(run=_explain)
+
     stats = commands.add_parser("stats", help="count what a data set holds", add_help=False)
     stats.set_defaults(run=_stats)
 
@@ -264,6 +274,26 @@ def _export(args: argparse.Namespace) -> None:
             args.int8,
         )
     print(comparison_table(comparisons))
+
+
+def _explain(args: argparse.Namespace) -> None:
+    from mmgenre.inference.explain import Explainer
+    from mmgenre.inference.explanation_page import write_explanation
+    from mmgenre.inference.pipeline import GenrePipeline
+    from mmgenre.utils.errors import UserError
+    from mmgenre.utils.logging import set_up_logging
+
+    set_up_logging()
+    explainer = Explainer(GenrePipeline.from_pretrained(args.model))
+    try:
+        explanation = explainer({"poster": args.poster, "plot": args.plot}, args.genres)
+    except (OSError, ValueError) as error:
+        raise UserError(str(error)) from error
+    write_explanation(explanation, args.output)
+    for explained in explanation.genres:
+        parts = [f"{name} {value:+.3f}" for name, value in explained.contributions.items()]
+        print(f"{explained.genre} {explained.probability:.3f}: {', '.join(parts)}")
+    print(args.output)
 
 
 if __name__ == "__main__":

@@ -38,3 +38,7 @@ ONNX_FILE = "model.onnx"
 INT8_FILE = "model_int8.onnx"
 TORCH_FILE = "model.pt2"
 EXPORT_FILE = "export.json"
+
+EXPLANATION_FILE = "explanation.html"
+EXPLANATION_FIGURE_FILE = "explanation.png"
+EXPLANATION_DATA_FILE = "explanation.json"
