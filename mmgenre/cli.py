@@ -183,6 +183,40 @@ def main() -> None:
     )
     graph.set_defaults(run=_graph)
 
+    export = commands.add_parser("export", help="write a model for ONNX Runtime or torch.export")
+    export.add_argument("model", help="a run's folder, a saved model's folder or its Hub name")
+    export.add_argument("folder", type=Path, help="folder to write")
+    export.add_argument(
+        "--format", choices=("onnx", "torch"), default="onnx", help="default: %(default)s"
+    )
+    export.add_argument(
+        "--int8", action="store_true", help="also with the weights of linear layers in 8 bits"
+    )
+    export.add_argument(
+        "--dataset",
+        help="movies to compare the exported model on, or 'demo'; default: the run's own",
+    )
+    export.add_argument(
+        "--split",
+        choices=("train", "validation", "test"),
+        default="validation",
+        help="default: %(default)s",
+    )
+    export.add_argument(
+        "--max_movies", type=int, default=500, help="of the split; default: %(default)s"
+    )
+    export.set_defaults(run=_export)
+
+    explain = commands.add_parser("explain", help="show which words and regions make the genres")
+    explain.add_argument("model", help="a run's folder, a saved model's folder or its Hub name")
+    explain.add_argument("--poster", help="picture file")
+    explain.add_argument("--plot", help="text")
+    explain.add_argument(
+        "--genres", nargs="+", default=[], help="to explain; default: those that are predicted"
+    )
+    explain.add_argument("--output", type=Path, required=True, help="folder to write")
+    explain.set_defaults(run=_explain)
+
     stats = commands.add_parser("stats", help="count what a data set holds", add_help=False)
     stats.set_defaults(run=_stats)
 
@@ -340,6 +374,61 @@ def _graph(args: argparse.Namespace) -> None:
     stats = {"dataset": args.dataset, **compute_graph_stats(graph, records)}
     print_graph_stats(stats)
     write_graph_stats(stats, folder)
+
+
+def _export(args: argparse.Namespace) -> None:
+    from tempfile import TemporaryDirectory
+
+    from mmgenre.configs.arguments import EvaluationArguments
+    from mmgenre.data.collator import GenreCollator
+    from mmgenre.data.demo import write_demo_movies
+    from mmgenre.data.loaders import create_eval_loader
+    from mmgenre.data.movies import load_movies
+    from mmgenre.inference.export import check_exportable, comparison_table, export_model
+    from mmgenre.training.components import create_split
+    from mmgenre.training.saved import open_saved
+    from mmgenre.utils.logging import set_up_logging
+
+    set_up_logging()
+    with TemporaryDirectory() as scratch:
+        if args.dataset == "demo":
+            args.dataset = str(write_demo_movies(Path(scratch)))
+        options = EvaluationArguments(dataset=args.dataset, split=args.split, unknown_genres="drop")
+        saved = open_saved(args.model, options)
+        check_exportable(saved.model, args.folder)
+        movies = load_movies(saved.data, saved.seed, genres=saved.model.config.genres)
+        movies.splits[args.split] = movies.split(args.split)[: args.max_movies]
+        data = create_split(movies, args.split, saved.model, saved.processor, saved.data)
+        comparisons = export_model(
+            saved.model,
+            saved.processor,
+            create_eval_loader(data, 16, GenreCollator(saved.processor), num_workers=0),
+            len(data),
+            args.folder,
+            args.format,
+            args.int8,
+        )
+    print(comparison_table(comparisons))
+
+
+def _explain(args: argparse.Namespace) -> None:
+    from mmgenre.inference.explain import Explainer
+    from mmgenre.inference.explanation_page import write_explanation
+    from mmgenre.inference.pipeline import GenrePipeline
+    from mmgenre.utils.errors import UserError
+    from mmgenre.utils.logging import set_up_logging
+
+    set_up_logging()
+    explainer = Explainer(GenrePipeline.from_pretrained(args.model))
+    try:
+        explanation = explainer({"poster": args.poster, "plot": args.plot}, args.genres)
+    except (OSError, ValueError) as error:
+        raise UserError(str(error)) from error
+    write_explanation(explanation, args.output)
+    for explained in explanation.genres:
+        parts = [f"{name} {value:+.3f}" for name, value in explained.contributions.items()]
+        print(f"{explained.genre} {explained.probability:.3f}: {', '.join(parts)}")
+    print(args.output)
 
 
 if __name__ == "__main__":

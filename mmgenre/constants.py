@@ -40,3 +40,11 @@ PREPARED_SHARD_FILE = "shard_{:05d}.arrow"
 PREPARED_SHARD_PATTERN = "shard_*.arrow"
 
 JOB_FILE = "slurm_job.json"
+ONNX_FILE = "model.onnx"
+INT8_FILE = "model_int8.onnx"
+TORCH_FILE = "model.pt2"
+EXPORT_FILE = "export.json"
+
+EXPLANATION_FILE = "explanation.html"
+EXPLANATION_FIGURE_FILE = "explanation.png"
+EXPLANATION_DATA_FILE = "explanation.json"

@@ -32,7 +32,7 @@ Movie = Mapping[str, Any]
 Prediction = dict[str, Any]
 
 
-class _Encoded(NamedTuple):
+class Encoded(NamedTuple):
     """A movie that is ready to be batched."""
 
     images: dict[str, torch.Tensor]
@@ -128,12 +128,12 @@ class GenrePipeline:
             A movie's prediction, or only an `error`, which says in a sentence why there is none.
         """
         movies = iter(movies)
-        ahead: deque[list[Future[_Encoded]]] = deque()
+        ahead: deque[list[Future[Encoded]]] = deque()
         # Threads, since Pillow and torch release the interpreter lock.
         pool = ThreadPoolExecutor(min(_MAX_THREADS, os.cpu_count() or 1))
         try:
             while batch := list(islice(movies, self.batch_size)):
-                ahead.append([pool.submit(self._encode, movie) for movie in batch])
+                ahead.append([pool.submit(self.encode, movie) for movie in batch])
                 if len(ahead) > _BATCHES_AHEAD:
                     yield from self._predict(ahead.popleft())
             while ahead:
@@ -141,7 +141,7 @@ class GenrePipeline:
         finally:
             pool.shutdown(cancel_futures=True)
 
-    def _encode(self, movie: Movie) -> _Encoded:
+    def encode(self, movie: Movie) -> Encoded:
         """What can be done for a movie by itself.
 
         Raises:
@@ -166,7 +166,7 @@ class GenrePipeline:
         poster = values.get("poster")
         if poster is not None:
             poster = self._open(poster)
-        return _Encoded(self.processor.encode_images([poster]), plot, values.get("features"))
+        return Encoded(self.processor.encode_images([poster]), plot, values.get("features"))
 
     def _open(self, poster: Any) -> Image.Image:
         if isinstance(poster, Image.Image):
@@ -193,20 +193,20 @@ class GenrePipeline:
             reason = error.strerror or error  # without the path, which can be long
             raise OSError(f"poster {name} cannot be read ({reason})") from error
 
-    def _predict(self, futures: Sequence[Future[_Encoded]]) -> Iterator[Prediction]:
-        batch: list[_Encoded | str] = []
+    def _predict(self, futures: Sequence[Future[Encoded]]) -> Iterator[Prediction]:
+        batch: list[Encoded | str] = []
         for future in futures:
             try:
                 batch.append(future.result())
             except (OSError, ValueError) as error:
                 batch.append(str(error))
-        movies = [movie for movie in batch if isinstance(movie, _Encoded)]
+        movies = [movie for movie in batch if isinstance(movie, Encoded)]
         rows = iter(self._probabilities(movies)) if movies else iter(())
         for movie in batch:
             yield {"error": movie} if isinstance(movie, str) else self._decide(next(rows))
 
     @torch.inference_mode()
-    def _probabilities(self, movies: Sequence[_Encoded]) -> list[list[float]]:
+    def _probabilities(self, movies: Sequence[Encoded]) -> list[list[float]]:
         inputs = {
             **{name: torch.cat([m.images[name] for m in movies]) for name in movies[0].images},
             **self.processor.encode_text([movie.plot for movie in movies]),

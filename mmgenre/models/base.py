@@ -278,7 +278,7 @@ class GenrePreTrainedModel(PreTrainedModel):
                 raise ValueError("image_present and text_present need missing_modality 'learned'")
         if not given:
             raise ValueError(f"give one of the modalities {', '.join(inputs)} at least")
-        return len(given[0])
+        return given[0].shape[0]  # not len(), which torch.export takes for a constant
 
     def get_input_embeddings(self) -> Any:
         """Word embeddings of the text encoder, which FSDP cuts by themselves; None without one."""

@@ -177,7 +177,7 @@ def lay_out_tokens(
     segments[:, block:] = 1
     return {
         "inputs_embeds": inputs_embeds,
-        "attention_mask": torch.cat([is_word.new_ones(len(words), block), is_word], dim=1),
+        "attention_mask": torch.cat([is_word.new_ones(words.shape[0], block), is_word], dim=1),
         "token_type_ids": segments,
         "position_ids": torch.cat([positions[:block], positions[: words.shape[1]]]).expand_as(
             segments
