@@ -203,7 +203,8 @@ class MMGenreProcessor(ProcessorMixin):
         if self.tokenizer is not None:
             return super().save_pretrained(save_directory, push_to_hub, **kwargs)
         Path(save_directory).mkdir(parents=True, exist_ok=True)
-        custom_object_save(self, save_directory, config=self)
+        # annotated as a mapping, and called by transformers itself as here
+        custom_object_save(self, save_directory, config=self)  # type: ignore[arg-type]
         return self.to_json_file(Path(save_directory) / PROCESSOR_NAME)
 
     @classmethod

@@ -22,11 +22,11 @@ from urllib.parse import urlparse
 from accelerate import Accelerator
 from accelerate.utils import is_tensorboard_available, is_wandb_available
 
+from mmgenre.checkpoints import find_model
 from mmgenre.configs.arguments import TrackingArguments
 from mmgenre.constants import TRACKED_FILE
 from mmgenre.evaluation.evaluator import Evaluation, Evaluator
 from mmgenre.training.agreement import Agreement
-from mmgenre.training.checkpointing import find_model
 from mmgenre.training.examples import example_table, genre_scores
 from mmgenre.training.output_dir import History
 from mmgenre.training.state import TrainingState
