@@ -1,4 +1,4 @@
-"""What an evaluation costs beside the forward pass: one table of seconds, on one core.
+"""What an evaluation costs beside the forward pass: one table of processor seconds.
 
     python benchmarks/evaluation.py
 
@@ -46,9 +46,9 @@ def simulate(num_movies: int) -> tuple[np.ndarray, np.ndarray]:
 
 
 def seconds(function: Callable[[], Any]) -> float:
-    started = time.perf_counter()
+    started = time.process_time()
     function()
-    return time.perf_counter() - started
+    return time.process_time() - started
 
 
 def predict(num_movies: int) -> Predictions:
@@ -127,7 +127,7 @@ def measure(folder: Path) -> None:
             whole_report(folder),
         ),
     ]
-    print(f"| of {MOVIES:,} movies x {len(GENRES)} genres | s | limit, s |")
+    print(f"| of {MOVIES:,} movies x {len(GENRES)} genres | processor s | limit, s |")
     print("|---|---:|---:|")
     for name, limit, function in rows:
         print(f"| {name} | {seconds(function):.2f} | {limit} |", flush=True)

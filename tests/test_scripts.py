@@ -29,6 +29,14 @@ CHECKPOINT_FILES = {
     "pretrained_model/tokenizer_config.json",
     "training_state/loop_state.json",
     "training_state/optimizer.safetensors",
+    # the model's code, for environments without this package
+    *(
+        f"pretrained_model/{name}.py"
+        for name in (
+            *("configuration_mmgenre", "modeling_mmgenre", "processing_mmgenre", "base"),
+            *("backbones", "layers", "losses", "pictures"),
+        )
+    ),
 }
 
 
