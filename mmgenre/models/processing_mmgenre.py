@@ -10,8 +10,10 @@ import numpy as np
 import torch
 from PIL import Image
 from transformers import (
+    AutoTokenizer,
     BatchEncoding,
     BatchFeature,
+    BertConfig,
     PreTrainedTokenizerBase,
     ProcessorMixin,
     TensorType,
@@ -209,12 +211,17 @@ class MMGenreProcessor(ProcessorMixin):
 
     @classmethod
     def from_pretrained(cls, *args: Any, **kwargs: Any) -> Any:
-        """As in transformers, without a tokenizer where the model takes no plots."""
+        """As in transformers, without a tokenizer where the model takes no plots.
+
+        The tokenizer is told the text encoder's kind: by itself it would read the model's config,
+        and ask whether to run the code that lies beside it.
+        """
         values, _ = cls.get_processor_dict(*args, **kwargs)
-        if "text" in values["modalities"]:
-            return super().from_pretrained(*args, **kwargs)
         image_processor = ViTImageProcessor.from_pretrained(*args, **kwargs)
-        return cls.from_args_and_dict([image_processor, None], values)
+        tokenizer = None
+        if "text" in values["modalities"]:
+            tokenizer = AutoTokenizer.from_pretrained(*args, config=BertConfig(), **kwargs)
+        return cls.from_args_and_dict([image_processor, tokenizer], values)
 
     def _tokens(self, plots: Sequence[Plot | None], **kwargs: Any) -> BatchEncoding:
         """`input_ids` and `attention_mask`, each (batch, length)."""

@@ -165,7 +165,6 @@ def load_processor(path: str) -> Any:
 
 def _load(path: str, part: str, **options: Any) -> Any:
     from huggingface_hub import hf_hub_download
-    from transformers import AutoConfig
 
     try:
         folder = Path(path)
@@ -179,8 +178,6 @@ def _load(path: str, part: str, **options: Any) -> Any:
             )
         system = SYSTEMS[kind.removeprefix("mmgenre-")]
         _check_config(load_class(system.config), values)
-        # or AutoTokenizer, which looks at config.json too, warns of an unknown kind of model
-        AutoConfig.register(kind, load_class(system.config), exist_ok=True)
         return load_class(getattr(system, part)).from_pretrained(path, **options)
     except FileNotFoundError as error:
         missing = error.filename or "config.json"  # the Hub's client names none
