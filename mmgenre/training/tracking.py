@@ -48,7 +48,6 @@ _AXES = {
     "learning_rate/*": EPOCH,
     "validation/*": EPOCH,
 }
-_MODES = ("online", "offline", "disabled")
 # W&B's own variables, unless they are set: it must neither hold a job up nor write on beside it.
 _VARIABLES = {
     "WANDB_INIT_TIMEOUT": "20",
@@ -97,8 +96,8 @@ def choose_tracker(report_to: str) -> str | None:
 
 
 def _choose_wandb(report_to: str, mode: str | None) -> str:
-    if mode is not None and mode not in _MODES:
-        raise UserError(f"WANDB_MODE is {mode!r}; it can be {', '.join(_MODES[:-1])} or disabled")
+    if mode not in (None, "online", "offline", "disabled"):
+        raise UserError(f"WANDB_MODE is {mode!r}; it can be online, offline or disabled")
     if mode == "disabled" and report_to == "wandb":
         raise UserError(
             "report_to is 'wandb', but WANDB_MODE is 'disabled'; unset WANDB_MODE, or give "

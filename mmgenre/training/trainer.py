@@ -368,7 +368,7 @@ class Trainer:
         self.progress.update()
         if self.state.step % self.logging_steps:
             return
-        # One collective for both; until here no device was waited for.
+        # One collective for both.
         sums = torch.stack([loss, loss.new_tensor(self.throughput.waited)])
         value, waited = self.accelerator.reduce(sums, "sum").tolist()
         rates = self.schedule.learning_rates

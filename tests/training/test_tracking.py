@@ -21,6 +21,7 @@ import yaml
 from processes import TOY, run, start, wait_for
 from tiny import ROOT
 from toy import ToyTrainer, create_trainer, fit
+from wandb.util import get_core_path
 
 from mmgenre.configs.arguments import TrackingArguments
 from mmgenre.data.records import MovieRecord
@@ -48,8 +49,8 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     forget()
     monkeypatch.setenv("HOME", str(tmp_path))
     yield tmp_path
-    if "wandb" in sys.modules:
-        sys.modules["wandb"].teardown()  # its session would remember the variables
+    if (wandb := sys.modules.get("wandb")) is not None:
+        wandb.teardown()  # its session would remember the variables
     forget()
 
 
@@ -200,7 +201,9 @@ def test_what_wandb_itself_refuses(
 
 
 def inspect(log: Path, *flags: str) -> str:
-    command = [sys.executable, "-m", "wandb", "leet", "inspect", "--json", *flags, str(log)]
+    """`wandb leet inspect --json`, without starting Python for it."""
+    command = [get_core_path(), "leet", "inspect", "--no-observability", "--json", *flags]
+    command += ["--run-file", str(log), str(log.parents[1])]
     return subprocess.run(command, capture_output=True, text=True, check=True).stdout
 
 
