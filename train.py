@@ -2,6 +2,7 @@
 """Train a system: `python train.py --recipe NAME` or `accelerate launch train.py --recipe NAME`."""
 
 import logging
+from contextlib import suppress
 
 from mmgenre.configs.parser import flatten, parse_train_arguments
 from mmgenre.training.preemption import Preemption
@@ -52,7 +53,9 @@ def main() -> None:
             if config.tracking.log_model:
                 trainer.tracker.log_model()
     except Preempted:
-        accelerator.end_training()
+        # A batch system's SIGTERM goes to W&B's own process as well, which is then gone.
+        with suppress(Exception):
+            accelerator.end_training()
         raise
     accelerator.end_training()
     logging.getLogger("mmgenre").info(

@@ -188,6 +188,7 @@ def _measure_steps(trainer: Any, folder: Path) -> int:
 
     if trainer.accelerator.is_main_process:
         shutil.rmtree(folder, ignore_errors=True)
+        folder.mkdir()
     trainer.checkpointer.folder = folder / CHECKPOINTS_DIR
     trainer.history = History(folder / "history.jsonl")
     trainer.num_train_epochs = NUM_STEPS

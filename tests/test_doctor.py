@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import resource
 import shutil
 import signal
 import subprocess
@@ -215,6 +216,23 @@ def test_an_output_dir_that_cannot_be_written_to(tmp_path: Path) -> None:
     assert str(caught.value) == (
         f"output_dir '{tmp_path / 'file' / 'run'}' cannot be written to (Not a directory)"
     )
+
+
+def test_a_disk_that_is_full(recipe: str, tmp_path: Path) -> None:
+    result = subprocess.run(
+        [sys.executable, *DOCTOR, "--recipe", recipe, "--output_dir", str(tmp_path)],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, 10_000)),
+    )
+    assert result.returncode == 2
+    assert re.fullmatch(
+        rf"mmgenre: error: checkpoint {tmp_path}/\.doctor/checkpoints/step_00000003 cannot be "
+        r"written \(.*File too large.*\); the checkpoints before it stand",
+        result.stderr.splitlines()[-1],
+    )
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_signal_ends_it(recipe: str, tmp_path: Path) -> None:

@@ -49,20 +49,29 @@ def about(lines: list[Any]) -> list[Any]:
     return [pytest.approx(line, abs=1e-5) for line in lines]
 
 
-def test_a_job_that_ends_and_its_evaluation(checkout, text_recipe, straight) -> None:
-    job, run = start(checkout, text_recipe)
+def test_prepare_train_and_evaluate(checkout, demo_dir, text_recipe, straight) -> None:
+    """Each job waits for the one before; training reads a copy on the node's own disk."""
+    scratch, data, run = (checkout.folder / name for name in ("scratch", "data", "run"))
+    checkout.set_site(SCRATCH=str(scratch))
+    (first,) = checkout.submit("prepare", demo_dir, data)
+    after = f"--dependency=afterok:{first}"
+    (job,) = checkout.submit(after, "train", run, "--recipe", text_recipe, "--dataset", data)
     (report,) = checkout.submit(f"--dependency=afterok:{job}", "evaluate", run, "--split", "test")
     facts = checkout.wait_for_state(report, "COMPLETED")
     assert history(run) == straight
+    assert len(list(scratch.glob("*/prepared.json"))) == 1
     log = checkout.log(facts)
     assert f"== job {job}, start 1, on node1" in log
     assert (run / "reports" / "test" / "report.md").read_text() in log
     assert (run / "slurm.log").samefile(facts["StdOut"])
 
 
-@pytest.mark.parametrize("name", ["USR1", "TERM"])
-def test_a_signal_saves_and_requeues(checkout, text_recipe, straight, name: str) -> None:
-    job, run = start(checkout, text_recipe)
+# TERM goes to W&B's own process as well, which ends of it.
+@pytest.mark.parametrize(("name", "tracker"), [("USR1", "none"), ("TERM", "wandb")])
+def test_a_signal_saves_and_requeues(
+    checkout, text_recipe, straight, name: str, tracker: str
+) -> None:
+    job, run = start(checkout, text_recipe, "--report_to", tracker)
     wait_for_epochs(checkout, job, run, 2)
     checkout.cluster.run("scancel", f"--signal={name}", job)
     wait_for_requeue(checkout, job)
@@ -73,21 +82,24 @@ def test_a_signal_saves_and_requeues(checkout, text_recipe, straight, name: str)
     (resumed,) = re.findall(r"resumed from .*, after epoch (\d+) and (\d+) steps", log)
     assert int(stopped) == NUM_STEPS_OF_EPOCH * int(resumed[0]) + int(resumed[1])
     assert json.loads((run / "slurm_job.json").read_text())["starts_without_progress"] == 0
+    if tracker == "wandb":
+        names = [path.name for path in (run / "wandb").glob("offline-run-*")]
+        assert len(names) == 2
+        assert len({name.rpartition("-")[2] for name in names}) == 1  # one run of W&B
 
 
 def test_the_time_limit_saves_and_requeues(checkout, text_recipe, straight) -> None:
-    job, run = start(checkout, text_recipe, "--report_to", "wandb")
+    # Whenever the limit is set to the next full minute but one, the signal is due.
+    checkout.set_site(SIGNAL_SECONDS="120")
+    job, run = start(checkout, text_recipe)
     wait_for_epochs(checkout, job, run, 2)
-    # A minute from its start, of which SIGNAL_SECONDS are 50.
-    checkout.cluster.run("scontrol", "update", f"jobid={job}", "timelimit=1")
+    minutes = int(checkout.facts(job)["RunTime"].split(":")[-2])
+    checkout.cluster.run("scontrol", "update", f"jobid={job}", f"timelimit={minutes + 2}")
     checkout.wait(job, lambda: "as asked" in (run / "slurm.log").read_text())
     wait_for_requeue(checkout, job)
     checkout.cluster.run("scontrol", "update", f"jobid={job}", "timelimit=10")
     checkout.wait_for_state(job, "COMPLETED")
     assert history(run) == straight
-    names = [path.name for path in (run / "wandb").glob("offline-run-*")]
-    assert len(names) == 2
-    assert len({name.rpartition("-")[2] for name in names}) == 1  # one run of W&B
 
 
 def test_preemption_saves_and_requeues(checkout, text_recipe, straight) -> None:
@@ -184,8 +196,29 @@ def test_a_sweep_and_its_table(checkout, text_recipe) -> None:
     assert "| 2 |" in row
 
 
-def test_what_is_not_requeued(checkout, text_recipe, tmp_path) -> None:
-    """A mistake, a bug, and a job that its owner cancels."""
+def test_gpus_that_are_not_there(checkout, text_recipe) -> None:
+    """More than any node claims is refused at once; what is claimed and not there, by the job."""
+    run = checkout.folder / "runs" / "run"
+    checkout.set_site(GPUS_PER_NODE="4")
+    result = checkout.try_submit("train", run, "--recipe", text_recipe)
+    assert (result.returncode, result.stdout) == (2, "")
+    assert result.stderr == (
+        "slurm/submit: error: GPUS_PER_NODE is 4 in slurm/site.sh, and no node of partition main "
+        "has more than 2 of these GPUs\n"
+    )
+    checkout.set_site(GPUS_PER_NODE="2")
+    result = checkout.try_submit("--test-only", "train_multi_node", run, "--recipe", text_recipe)
+    assert result.returncode == 0
+    assert re.search(r"to start at .* using 4 processors on nodes node\[1-2\]", result.stderr)
+    checkout.set_site(GPUS_PER_NODE="1")
+    job, _ = start(checkout, text_recipe)
+    facts = checkout.wait_for_end(job)
+    assert (facts["JobState"], facts["ExitCode"]) == ("FAILED", "2:0")
+    assert "Slurm gave 1 GPUs of" in checkout.log(facts)
+
+
+def test_what_is_not_requeued(checkout, text_recipe) -> None:
+    """A mistake, and a job that its owner cancels."""
     wrong, run = start(checkout, text_recipe, "--learning_rate=-1")
     facts = checkout.wait_for_end(wrong)
     assert (facts["JobState"], facts["ExitCode"], facts["Restarts"]) == ("FAILED", "2:0", "0")
