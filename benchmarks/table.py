@@ -31,8 +31,11 @@ _BERT = (
 )
 _TEXT = ["--tokenizer", "train", "--model_config", _BERT, "max_length=96"]
 _RESNET = ["--model_config", "image_size=64", "image_resize=null", "image_architecture=resnet10"]
-_TRAINING = "--num_train_epochs 15 --learning_rate 4e-4 --max_grad_norm 1 --warmup_epochs 0 "
-_TRAINING += "--plateau_factor 0.4 --plateau_patience 1 --per_device_eval_batch_size 64"
+_TRAINING = (
+    "--num_train_epochs 15 --learning_rate 1e-3 --max_grad_norm 1 --lr_scheduler_type linear "
+    "--warmup_ratio 0.1 --positive_weight_power 0.5 --early_stopping_patience 15 "
+    "--per_device_eval_batch_size 64"
+)
 _BOTH = [*_TEXT, *_RESNET, *_TRAINING.split()]
 _END_TO_END = [*_BOTH, "--model_config", "modalities=[image,text]", "hidden_size=128"]
 _GAT = ["--recipe", "gat_quickstart"]
@@ -44,7 +47,7 @@ DEMO: dict[str, list[str]] = {
     "tfidf with credits": ["--recipe", "tfidf", "--model_config", "credit_roles=[sparse]"],
     "efficientnet": [
         *("--model", "efficientnet", "--model_config", "image_architecture=efficientnet_tiny"),
-        *("image_size=64", *_TRAINING.split()),
+        *("image_size=64", "image_resize=null", *_TRAINING.split()),
     ],
     "bert": ["--model", "bert", *_TEXT, *_TRAINING.split()],
     "mmgenre": ["--recipe", "quickstart"],

@@ -122,8 +122,8 @@ class Runner:
                 logger.info("training %s", run)
                 status = self._call([*self.command, *flags(settings), *map(str, own)])
                 if not status:
-                    arguments = [str(run), "--split", VALIDATION]
-                    status = self._call([sys.executable, str(self.evaluate), *arguments])
+                    words = [sys.executable, self.evaluate, run, "--split", VALIDATION]
+                    status = self._call(list(map(str, words)), stdout=subprocess.DEVNULL)
             if status:
                 self.failed.append(f"{run} (status {status})")
                 logger.error("%s failed with status %d", run, status)
@@ -132,12 +132,10 @@ class Runner:
         self.runs += runs
         return runs
 
-    def _call(self, command: Sequence[str]) -> int:
+    def _call(self, command: Sequence[str], stdout: int | None = None) -> int:
         handlers = {number: signal.signal(number, self._stop) for number in PREEMPTION_SIGNALS}
         try:
-            # What evaluate.py prints is in the run's folder.
-            quiet = subprocess.DEVNULL if str(self.evaluate) in command else None
-            self._process = subprocess.Popen(command, stdout=quiet)
+            self._process = subprocess.Popen(command, stdout=stdout)
             if self._is_stopped:
                 self._process.terminate()
             status = self._process.wait()

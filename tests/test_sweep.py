@@ -18,8 +18,6 @@ from tiny import ROOT
 from mmgenre import cli
 from mmgenre.evaluation.predictions import Predictions
 
-pytest.importorskip("optuna")
-
 TRAIN = """
 import json, os, signal, sys
 from pathlib import Path
