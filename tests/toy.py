@@ -147,6 +147,7 @@ def create_trainer(
     num_train_epochs: int = 2,
     patience: int = 100,
     learning_rate: float = 1.0,
+    warmup_epochs: int = 0,
     max_grad_norm: float | None = None,
     optimizer: str = "SGD",
     save_total_limit: int = 2,
@@ -205,7 +206,7 @@ def create_trainer(
         processor=ToyProcessor(),
         optimizer=prepared_optimizer,
         schedule=LearningRateSchedule(
-            created, warmup_by_epoch(0), plateau_factor=0.2, plateau_patience=2
+            created, warmup_by_epoch(warmup_epochs), plateau_factor=0.2, plateau_patience=2
         ),
         late_encoders=LateEncoders(model, {}),
         early_stopping=EarlyStopping(patience, 0.001),

@@ -128,6 +128,9 @@ class Trainer:
                 raise UserError(
                     f"checkpoint {checkpoint} has no {error}; another version of mmgenre wrote it"
                 ) from error
+            if self.state.step_in_epoch:
+                # What is recorded where the epoch has no step left to set them.
+                self.schedule.apply(self.state.epoch, self.state.step - 1)
             logger.info(
                 "resumed from %s, after epoch %d and %d steps of the next",
                 checkpoint,

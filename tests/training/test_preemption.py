@@ -104,7 +104,7 @@ def test_a_signal_before_the_first_step_or_in_evaluation(tmp_path: Path, num_ste
 
     from mmgenre.utils.errors import Preempted
 
-    kwargs = {**TRAINING, "batch_size": 8, "num_train_epochs": 2}
+    kwargs = {**TRAINING, "batch_size": 8, "num_train_epochs": 2, "warmup_epochs": 2}
     trainer = create_trainer(tmp_path / "run", **kwargs)
     if num_steps:
         evaluate = trainer.evaluator.evaluate
