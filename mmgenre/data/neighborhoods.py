@@ -70,6 +70,32 @@ class Neighborhoods:
         return inputs
 
 
+class NeighborMeans:
+    """Model inputs of nodes that see nothing of their neighbours but the mean.
+
+    Args:
+        graphs: One a relation, of the same movies in the same order.
+        features: (nodes, feature_dim); can be memory-mapped.
+    """
+
+    def __init__(self, graphs: Sequence[MovieGraph], ids: Sequence[str], features: np.ndarray) -> None:
+        self.node = {movie_id: i for i, movie_id in enumerate(ids)}
+        own = np.asarray(features)
+        parts = [own, *(_mean_of_neighbors(graph.adjacency, own) for graph in graphs)]
+        self.vectors = torch.from_numpy(np.stack(parts, axis=1))
+
+    def __call__(self, targets: np.ndarray, seed: int) -> dict[str, torch.Tensor]:
+        """`node_vectors` (batch, 1 + relations, feature_dim); `seed` plays no part."""
+        return {"node_vectors": self.vectors[torch.from_numpy(targets)]}
+
+
+def _mean_of_neighbors(adjacency: sparse.csr_array, features: np.ndarray) -> np.ndarray:
+    """(nodes, feature_dim), weighted by shared people; a node without neighbours has its own."""
+    weights = adjacency.sum(axis=1)[:, None]
+    mean = adjacency @ features / np.maximum(weights, 1)
+    return np.where(weights > 0, mean, features).astype(features.dtype)
+
+
 class NodeDataset(MovieDataset):
     """Movies of which nothing but the node is needed; `labels` and `index` as in `MovieDataset`."""
 
@@ -77,7 +103,7 @@ class NodeDataset(MovieDataset):
         self,
         records: Sequence[MovieRecord],
         vocabulary: GenreVocabulary,
-        neighborhoods: Neighborhoods,
+        neighborhoods: Neighborhoods | NeighborMeans,
         seed: int = 0,
         rejected: Sequence[RejectedPoster] = (),
     ) -> None:

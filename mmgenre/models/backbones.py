@@ -1,5 +1,6 @@
 """Reads pretrained weights for the encoders: all keys fit, or none is taken."""
 
+import json
 import os
 import re
 from collections.abc import Mapping, Sequence
@@ -15,11 +16,16 @@ from transformers import AutoConfig, BertConfig, BertModel
 
 
 def read_text_config(text_backbone: str) -> BertConfig:
-    """The config of a pretrained text encoder.
+    """The config of a pretrained text encoder, which may be that of a system saved before.
 
     Raises:
         ValueError: There is none at `text_backbone`, or it is not a BERT model.
     """
+    file = Path(text_backbone) / "config.json"
+    if file.is_file():
+        saved = json.loads(file.read_text(encoding="utf-8"))
+        if "text_config" in saved:
+            return BertConfig(**saved["text_config"])
     try:
         config = AutoConfig.from_pretrained(text_backbone)
     except (OSError, ValueError) as error:
@@ -125,19 +131,26 @@ def _read_state(path: Path) -> dict[str, torch.Tensor]:
 
 
 def load_text_state(source: str, config: BertConfig, head_keys: str) -> dict[str, torch.Tensor]:
-    """Weights of a BERT encoder, without the keys that match `head_keys`.
+    """Weights of a BERT encoder, which may be a saved system's, without the keys that match `head_keys`.
 
     Raises:
         ValueError: The source does not exist, or does not fit `config`; the message lists the keys.
     """
-    own = read_text_config(source)
+    theirs = read_text_config(source)
     shape = ("vocab_size", "hidden_size", "num_hidden_layers", "num_attention_heads")
-    differing = [f"{n} {getattr(own, n)}" for n in shape if getattr(own, n) != getattr(config, n)]
+    differing = [f"{n} {getattr(theirs, n)}" for n in shape if getattr(theirs, n) != getattr(config, n)]
     if differing:
         raise ValueError(
             f"text_backbone {source!r} has {', '.join(differing)}, which the config's text_config "
             "does not; take text_config from the backbone"
         )
+    saved = Path(source) / "model.safetensors"
+    if saved.is_file():
+        state = _read_state(saved)
+        prefix = "text_encoder."
+        own = {k.removeprefix(prefix): v for k, v in state.items() if k.startswith(prefix)}
+        if own:
+            return own
     try:
         loaded: Any = BertModel.from_pretrained(
             source,
