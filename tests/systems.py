@@ -58,6 +58,10 @@ CASES: dict[str, tuple[str, dict[str, Any]]] = {
     "refnet": ("refnet", BOTH),
     "gat": ("gat", {**IMAGE, **GRAPH}),
     "mm_gatbt": ("mm_gatbt", {**TEXT, **IMAGE, **GRAPH}),
+    "sign": (
+        "sign",
+        {**TEXT, "projection_dim": 16, "graph_relations": [["director"], ["sparse"]]},
+    ),
 }
 assert {system for system, _ in CASES.values()} == set(SYSTEMS)
 

@@ -75,18 +75,33 @@ class NeighborMeans:
 
     Args:
         graphs: One a relation, of the same movies in the same order.
+        ids: Of the nodes.
         features: (nodes, feature_dim); can be memory-mapped.
+        present: (nodes,) booleans, which nodes have a plot; None leaves it out of the inputs.
     """
 
-    def __init__(self, graphs: Sequence[MovieGraph], ids: Sequence[str], features: np.ndarray) -> None:
+    def __init__(
+        self,
+        graphs: Sequence[MovieGraph],
+        ids: Sequence[str],
+        features: np.ndarray,
+        present: np.ndarray | None = None,
+    ) -> None:
         self.node = {movie_id: i for i, movie_id in enumerate(ids)}
         own = np.asarray(features)
         parts = [own, *(_mean_of_neighbors(graph.adjacency, own) for graph in graphs)]
-        self.vectors = torch.from_numpy(np.stack(parts, axis=1))
+        self.everything = {"node_vectors": torch.from_numpy(np.stack(parts, axis=1))}
+        if present is not None:
+            self.everything["text_present"] = torch.from_numpy(present)
 
     def __call__(self, targets: np.ndarray, seed: int) -> dict[str, torch.Tensor]:
-        """`node_vectors` (batch, 1 + relations, feature_dim); `seed` plays no part."""
-        return {"node_vectors": self.vectors[torch.from_numpy(targets)]}
+        """`node_vectors` (batch, 1 + relations, feature_dim) and, if given, `text_present`.
+
+        Args:
+            targets: (batch,) nodes that are asked for.
+            seed: Plays no part.
+        """
+        return {name: values[torch.from_numpy(targets)] for name, values in self.everything.items()}
 
 
 def _mean_of_neighbors(adjacency: sparse.csr_array, features: np.ndarray) -> np.ndarray:

@@ -50,8 +50,6 @@ class SignConfig(TextGenreConfig):
                 f"trainable_text_layers is {list(self.trainable_text_layers)}; plots are encoded "
                 "once, so the plot encoder cannot learn"
             )
-        if self.missing_modality == "learned":
-            raise ValueError("missing_modality 'learned' is not for this system; use fill")
 
 
 class SignForSequenceClassification(GenrePreTrainedModel):
@@ -61,12 +59,12 @@ class SignForSequenceClassification(GenrePreTrainedModel):
     config: SignConfig
     vector_mean: torch.Tensor
     vector_std: torch.Tensor
-    supports_gradient_checkpointing = False
 
     def __init__(self, config: SignConfig) -> None:
         super().__init__(config)
         self.text_encoder = BertModel(config.text_config, add_pooling_layer=False)
         size, dim = config.text_config.hidden_size, config.projection_dim
+        self.add_placeholders(text=size)
         self.register_buffer("vector_mean", torch.zeros(size))
         self.register_buffer("vector_std", torch.ones(size))
         num_parts = 1 + len(config.graph_relations)
@@ -103,7 +101,8 @@ class SignForSequenceClassification(GenrePreTrainedModel):
         self,
         input_ids: torch.Tensor | None = None,
         attention_mask: torch.Tensor | None = None,
-        node_vectors: torch.Tensor | None = None,
+        node_vectors: Any = None,
+        text_present: torch.Tensor | None = None,
         labels: torch.Tensor | None = None,
         output_embedding: bool = False,
     ) -> GenreClassifierOutput:
@@ -114,6 +113,7 @@ class SignForSequenceClassification(GenrePreTrainedModel):
                 `node_vectors`: movies that share nobody.
             node_vectors: (batch, 1 + relations, hidden_size), a plot's vector, then the mean of its
                 neighbours' in each relation; where it has none, its own again.
+            text_present: (batch,) booleans; only under `missing_modality="learned"`. None is all.
             labels: (batch, num_labels), 0 or 1.
             output_embedding: Also return what the classifier's network sees
                 (batch, (1 + relations) * projection_dim).
@@ -121,17 +121,17 @@ class SignForSequenceClassification(GenrePreTrainedModel):
         Raises:
             ValueError: Neither plots nor vectors are given.
         """
-        if node_vectors is None:
-            self.check_inputs({"text": input_ids}, {})
-            assert input_ids is not None
-            own = self.encode_plots(input_ids, attention_mask)
-            node_vectors = own[:, None].expand(-1, len(self.projections), -1)
-        scaled = (node_vectors - self.vector_mean) / self.vector_std
-        parts = [
-            project(part)
-            for project, part in zip(self.projections, scaled.unbind(dim=1), strict=True)
+        given = input_ids if node_vectors is None else node_vectors
+        size = self.check_inputs({"text": given}, {"text": text_present})
+        if node_vectors is None and input_ids is not None:
+            node_vectors = self.encode_plots(input_ids, attention_mask)[:, None]
+        own, *around = ((node_vectors - self.vector_mean) / self.vector_std).unbind(dim=1)
+        own = self.replace_absent("text", own, text_present, size)
+        parts = [own, *(around or [own] * (len(self.projections) - 1))]
+        projected = [
+            project(part) for project, part in zip(self.projections, parts, strict=True)
         ]
-        embedding = self.classifier_norm(torch.cat(parts, dim=-1))
+        embedding = self.classifier_norm(torch.cat(projected, dim=-1))
         hidden = self.classifier_dropout(self.classifier_ffn(embedding))
         logits = self.classifier(hidden)
         return GenreClassifierOutput(

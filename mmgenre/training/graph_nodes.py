@@ -86,10 +86,10 @@ class GraphNodes:
             ids = [ids[place] for place in places]
             graphs = [graph.select(ids) for graph in graphs]
             features, present = features[places], present[places]
+        mask = present if config.missing_modality == "learned" else None
         if isinstance(config, SignConfig):
-            return NeighborMeans(graphs, ids, features)
-        is_learned = config.missing_modality == "learned"
-        return Neighborhoods(graphs[0], features, present if is_learned else None, num_neighbors)
+            return NeighborMeans(graphs, ids, features, mask)
+        return Neighborhoods(graphs[0], features, mask, num_neighbors)
 
     def features_of(self, split: str) -> np.ndarray:
         """(movies, feature_dim) of the movies in a split that have any."""
@@ -146,11 +146,12 @@ def create_nodes(
         features = _encode(accelerator, source, batch_size, data.dataloader_num_workers)
         if path is not None and accelerator.is_main_process:
             _keep(features, path)
+    checked = source.dataset.records
     return GraphNodes(
         [record.id for record in records],
         graphs,
         features,
-        np.array([is_of_plots or r.poster is not None for r in source.dataset.records]),
+        np.array([bool(r.plot) if is_of_plots else r.poster is not None for r in checked]),
         list(source.dataset.rejected),
         {name: [record.id for record in split] for name, split in movies.splits.items()},
         data.graph_setting,

@@ -105,6 +105,7 @@ NO_VECTOR = {
     ("gat", "text"),
     ("mm_gatbt", "image"),
     ("mm_gatbt", "text"),
+    ("sign", "image"),
 }
 
 
