@@ -131,14 +131,16 @@ def _read_state(path: Path) -> dict[str, torch.Tensor]:
 
 
 def load_text_state(source: str, config: BertConfig, head_keys: str) -> dict[str, torch.Tensor]:
-    """Weights of a BERT encoder, which may be a saved system's, without the keys that match `head_keys`.
+    """Weights of a BERT encoder without the keys that match `head_keys`, or of a saved system's.
 
     Raises:
         ValueError: The source does not exist, or does not fit `config`; the message lists the keys.
     """
     theirs = read_text_config(source)
     shape = ("vocab_size", "hidden_size", "num_hidden_layers", "num_attention_heads")
-    differing = [f"{n} {getattr(theirs, n)}" for n in shape if getattr(theirs, n) != getattr(config, n)]
+    differing = [
+        f"{n} {getattr(theirs, n)}" for n in shape if getattr(theirs, n) != getattr(config, n)
+    ]
     if differing:
         raise ValueError(
             f"text_backbone {source!r} has {', '.join(differing)}, which the config's text_config "

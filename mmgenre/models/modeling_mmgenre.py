@@ -104,6 +104,7 @@ class MMGenreForSequenceClassification(GenrePreTrainedModel):
                 features, tokens = encoded.pooler_output, encoded.last_hidden_state
                 mask, project = attention_mask, self.text_projection
                 if features is None:
+                    assert attention_mask is not None
                     features = mean_of_words(tokens, attention_mask)
             there = present[name]
             pooled.append(self.replace_absent(name, project(features), there, size))

@@ -128,9 +128,7 @@ class SignForSequenceClassification(GenrePreTrainedModel):
         own, *around = ((node_vectors - self.vector_mean) / self.vector_std).unbind(dim=1)
         own = self.replace_absent("text", own, text_present, size)
         parts = [own, *(around or [own] * (len(self.projections) - 1))]
-        projected = [
-            project(part) for project, part in zip(self.projections, parts, strict=True)
-        ]
+        projected = [project(part) for project, part in zip(self.projections, parts, strict=True)]
         embedding = self.classifier_norm(torch.cat(projected, dim=-1))
         hidden = self.classifier_dropout(self.classifier_ffn(embedding))
         logits = self.classifier(hidden)

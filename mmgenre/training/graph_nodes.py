@@ -25,7 +25,7 @@ from mmgenre.data.dataset import MovieDataset, drop_broken_posters
 from mmgenre.data.graph import MovieGraph, build_graph, expand_roles, load_graph
 from mmgenre.data.loaders import create_eval_loader
 from mmgenre.data.movies import Movies
-from mmgenre.data.neighborhoods import NeighborMeans, Neighborhoods, NodeDataset
+from mmgenre.data.neighborhoods import Neighborhoods, NeighborMeans, NodeDataset
 from mmgenre.data.records import MovieRecord, RejectedPoster
 from mmgenre.data.tokenizer import are_tokens_usable, fingerprint
 from mmgenre.models.base import GenrePreTrainedModel
@@ -125,11 +125,16 @@ def create_nodes(
         return None
     if any(count < 1 for count in data.graph_neighbors):
         raise UserError(f"graph_neighbors is {data.graph_neighbors}; each must be 1 or more")
+    is_of_plots = isinstance(model, SignForSequenceClassification)
+    if is_of_plots and (data.graph is not None or data.graph_neighbors):
+        raise UserError(
+            "graph and graph_neighbors are for gat and mm_gatbt; sign makes its graphs of the "
+            "credits and takes the mean of all neighbours"
+        )
     records = [record for split in movies.splits.values() for record in split]
     graphs = _find_graphs(model.config, records, data.graph)
     for graph in graphs:
         logger.info("movie graph of %d movies and %d edges", len(graph), graph.adjacency.nnz // 2)
-    is_of_plots = isinstance(model, SignForSequenceClassification)
     source = (_plots if is_of_plots else _posters)(model, processor, records, movies, data)
     path = None
     if data.prepared_dir is not None or cache_dir is not None:
@@ -260,8 +265,6 @@ def _find_graphs(
     config: GatConfig | SignConfig, records: Sequence[MovieRecord], folder: str | None
 ) -> list[MovieGraph]:
     if isinstance(config, SignConfig):
-        if folder is not None:
-            raise UserError("graph is for gat and mm_gatbt; sign makes its graphs of the credits")
         relations = config.graph_relations
         return [build_graph(records, roles, config.graph_max_movies) for roles in relations]
     if folder is None:
