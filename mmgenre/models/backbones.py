@@ -22,11 +22,10 @@ def read_text_config(text_backbone: str) -> BertConfig:
         ValueError: There is none at `text_backbone`, or it is not a BERT model.
     """
     file = Path(text_backbone) / "config.json"
-    if file.is_file():
-        saved = json.loads(file.read_text(encoding="utf-8"))
+    try:
+        saved = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
         if "text_config" in saved:
             return BertConfig(**saved["text_config"])
-    try:
         config = AutoConfig.from_pretrained(text_backbone)
     except (OSError, ValueError) as error:
         raise ValueError(
