@@ -269,7 +269,7 @@ def test_no_credits(recipe_of, run_main, demo_dir, tmp_path) -> None:
     (folder / "metadata.jsonl").write_text("".join(json.dumps(row) + "\n" for row in kept))
     assert fails(run_main, "--recipe", recipe_of("gat", dataset=folder)) == (
         "no movie of the data set has a director, producer or writer, so there is no movie graph "
-        "(it has no credits at all); gat and mm_gatbt cannot run on it, the other systems can"
+        "(it has no credits at all); gat, mm_gatbt and sign cannot run on it, the other systems can"
     )
 
 

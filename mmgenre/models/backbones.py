@@ -21,11 +21,9 @@ def read_text_config(text_backbone: str) -> BertConfig:
     Raises:
         ValueError: There is none at `text_backbone`, or it is not a BERT model.
     """
-    file = Path(text_backbone) / "config.json"
     try:
-        saved = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
-        if "text_config" in saved:
-            return BertConfig(**saved["text_config"])
+        if (own := _text_config_of_system(text_backbone)) is not None:
+            return BertConfig(**own)
         config = AutoConfig.from_pretrained(text_backbone)
     except (OSError, ValueError) as error:
         raise ValueError(
@@ -37,6 +35,13 @@ def read_text_config(text_backbone: str) -> BertConfig:
             f"text_backbone {text_backbone!r} is a {config.model_type} model; bert is needed"
         )
     return config
+
+
+def _text_config_of_system(source: str) -> dict[str, Any] | None:
+    """What a saved system's folder says of its plot encoder; None of any other source."""
+    file = Path(source) / "config.json"
+    content = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
+    return content.get("text_config")
 
 
 def load_exactly(module: nn.Module, state: Mapping[str, torch.Tensor], source: str) -> None:
@@ -145,13 +150,9 @@ def load_text_state(source: str, config: BertConfig, head_keys: str) -> dict[str
             f"text_backbone {source!r} has {', '.join(differing)}, which the config's text_config "
             "does not; take text_config from the backbone"
         )
-    saved = Path(source) / "model.safetensors"
-    if saved.is_file():
-        state = _read_state(saved)
-        prefix = "text_encoder."
-        own = {k.removeprefix(prefix): v for k, v in state.items() if k.startswith(prefix)}
-        if own:
-            return own
+    if _text_config_of_system(source) is not None:
+        state, prefix = _read_state(Path(source) / "model.safetensors"), "text_encoder."
+        return {k.removeprefix(prefix): v for k, v in state.items() if k.startswith(prefix)}
     try:
         loaded: Any = BertModel.from_pretrained(
             source,
