@@ -41,7 +41,7 @@ def _text_config_of_system(source: str) -> dict[str, Any] | None:
     """What a saved system's folder says of its plot encoder; None of any other source."""
     file = Path(source) / "config.json"
     content = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
-    return content.get("text_config")
+    return content.get("text_config") if isinstance(content, dict) else None
 
 
 def load_exactly(module: nn.Module, state: Mapping[str, torch.Tensor], source: str) -> None:
