@@ -151,12 +151,11 @@ def create_nodes(
         features = _encode(accelerator, source, batch_size, data.dataloader_num_workers)
         if path is not None and accelerator.is_main_process:
             _keep(features, path)
-    checked = source.dataset.records
     return GraphNodes(
         [record.id for record in records],
         graphs,
         features,
-        np.array([bool(r.plot) if is_of_plots else r.poster is not None for r in checked]),
+        np.array(source.present),
         list(source.dataset.rejected),
         {name: [record.id for record in split] for name, split in movies.splits.items()},
         data.graph_setting,
@@ -168,15 +167,17 @@ class _Source:
     """What node features are made of.
 
     Attributes:
-        encoder: Its weights decide the features, with `made_by`, what else does.
+        present: (nodes,), which movies have it.
+        encoder: Its weights decide the features; `others` is all else that does.
         encode: A batch's features (batch, feature_dim).
     """
 
     dataset: MovieDataset
+    present: list[bool]
     processor: MMGenreProcessor
     encoder: nn.Module
     encode: Callable[[dict[str, torch.Tensor]], torch.Tensor]
-    made_by: Any
+    others: Any
 
 
 def _posters(
@@ -191,6 +192,7 @@ def _posters(
     pictures = MMGenreProcessor(processor.image_processor, None, ["image"])
     return _Source(
         MovieDataset(checked, movies.vocabulary, open_poster, min_side, rejected=rejected),
+        [record.poster is not None for record in checked],
         pictures,
         model.image_encoder,
         lambda batch: model.encode_posters(batch["pixel_values"]),
@@ -212,6 +214,7 @@ def _plots(
     use_tokens = are_tokens_usable(records, tokenizer, config.max_length)
     return _Source(
         MovieDataset(records, movies.vocabulary, None, 0, use_tokens=use_tokens),
+        [bool(record.plot) for record in records],
         processor,
         model.text_encoder,
         lambda batch: model.encode_plots(batch["input_ids"], batch["attention_mask"]),
@@ -316,5 +319,5 @@ def _fingerprint(source: _Source, content_hash: str | None) -> str:
     for name, tensor in source.encoder.state_dict().items():
         digest.update(name.encode())
         digest.update(tensor.cpu().contiguous().numpy().data)
-    digest.update(json.dumps([source.made_by, content_hash]).encode())
+    digest.update(json.dumps([source.others, content_hash]).encode())
     return digest.hexdigest()
