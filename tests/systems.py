@@ -61,6 +61,10 @@ CASES: dict[str, tuple[str, dict[str, Any]]] = {
     "tfidf": ("tfidf", {"vocab_size": 100}),
     "majority": ("majority", {}),
     "label_frequency": ("label_frequency", {}),
+    "sign": (
+        "sign",
+        {**TEXT, "projection_dim": 16, "graph_relations": [["director"], ["sparse"]]},
+    ),
 }
 assert {system for system, _ in CASES.values()} == set(SYSTEMS)
 

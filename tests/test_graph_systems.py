@@ -88,26 +88,29 @@ def other_credits(row: dict[str, Any]) -> None:
 
 
 @pytest.mark.parametrize(
-    ("change", "setting", "neighbors", "is_seen"),
+    ("system", "change", "setting", "neighbors", "is_seen"),
     [
-        (other_genres, "transductive", [], False),
-        (other_genres, "transductive", [4, 4], False),
-        (other_genres, "inductive", [], False),
-        (other_credits, "inductive", [], False),
-        (other_credits, "inductive", [4, 4], False),
-        (other_credits, "transductive", [], True),
+        ("gat", other_genres, "transductive", [], False),
+        ("gat", other_genres, "transductive", [4, 4], False),
+        ("gat", other_genres, "inductive", [], False),
+        ("gat", other_credits, "inductive", [], False),
+        ("gat", other_credits, "inductive", [4, 4], False),
+        ("gat", other_credits, "transductive", [], True),
+        ("sign", other_genres, "transductive", [], False),
+        ("sign", other_credits, "inductive", [], False),
+        ("sign", other_credits, "transductive", [], True),
     ],
 )
 def test_held_out_labels_change_nothing_and_movies_only_a_transductive_graph(
-    change, setting, neighbors, is_seen, recipe_of, run_main, demo_dir, tmp_path
+    system, change, setting, neighbors, is_seen, recipe_of, run_main, demo_dir, tmp_path
 ) -> None:
     options = {"graph_setting": setting, "graph_neighbors": neighbors}
     # the learning rate does not follow the validation metric
     options |= {"plateau_patience": 99}
-    run_main("train", "--recipe", recipe_of(**options))
+    run_main("train", "--recipe", recipe_of(system, **options))
     other = changed_copy(demo_dir, tmp_path / "other", change)
     run = tmp_path / "changed"
-    recipe = recipe_of(dataset=other, output_dir=str(run), **options)
+    recipe = recipe_of(system, dataset=other, output_dir=str(run), **options)
     run_main("train", "--recipe", recipe)
     assert are_equal(trained(run), trained(tmp_path / "run")) == (not is_seen)
 
@@ -177,14 +180,38 @@ def test_two_stages(recipe_of, run_main, tmp_path, caplog) -> None:
         assert value == pytest.approx(best_line[f"validation/{name}"], abs=1e-6), name
 
 
-@pytest.mark.parametrize("neighbors", [[], [3, 3]])
+def test_sign_takes_the_plot_encoder_of_a_run(recipe_of, run_main, tmp_path, caplog) -> None:
+    plots = tmp_path / "plots"
+    run_main("train", "--recipe", recipe_of("bert", output_dir=str(plots), num_train_epochs=1))
+    recipe = recipe_of("sign", tokenizer=None)
+    run_main("train", "--recipe", recipe, "--text_backbone", plots)
+    best = plots / "checkpoints" / "best" / "pretrained_model" / "model.safetensors"
+    encoder = {n: v for n, v in load_file(best).items() if n.startswith("text_encoder.")}
+    weights = trained(tmp_path / "run")
+    assert all(torch.equal(weights[n], v) for n, v in encoder.items() if "pooler" not in n)
+    (features,) = (tmp_path / "run").glob("node_features_*.npy")
+    assert np.load(features).shape == (60, TINY_MODEL["text_config"]["hidden_size"])
+    caplog.set_level("INFO")
+    run_main("evaluate", tmp_path / "run")
+    assert any("node features are read from" in message for message in caplog.messages)
+
+
+def test_sign_makes_its_graphs_itself(recipe_of, run_main, tmp_path) -> None:
+    message = fails(run_main, "--recipe", recipe_of("sign"), "--graph", tmp_path)
+    assert message == (
+        "graph and graph_neighbors are for gat and mm_gatbt; sign makes its graphs of the credits "
+        "and takes the mean of all neighbours"
+    )
+
+
+@pytest.mark.parametrize(("system", "neighbors"), [("gat", []), ("gat", [3, 3]), ("sign", [])])
 def test_a_killed_run_goes_on_as_if_nothing_had_been(
-    neighbors, recipe_of, run_main, tmp_path
+    system, neighbors, recipe_of, run_main, tmp_path
 ) -> None:
-    run_main("train", "--recipe", recipe_of(graph_neighbors=neighbors))
+    run_main("train", "--recipe", recipe_of(system, graph_neighbors=neighbors))
     whole = trained(tmp_path / "run")
     run = tmp_path / "parts"
-    recipe = recipe_of(graph_neighbors=neighbors, output_dir=str(run))
+    recipe = recipe_of(system, graph_neighbors=neighbors, output_dir=str(run))
     run_main("train", "--recipe", recipe, "--num_train_epochs", "1")
     arguments = ["--resume_from_checkpoint", "last", "--num_train_epochs", "2"]
     run_main("train", "--output_dir", run, *arguments)
@@ -242,7 +269,7 @@ def test_no_credits(recipe_of, run_main, demo_dir, tmp_path) -> None:
     (folder / "metadata.jsonl").write_text("".join(json.dumps(row) + "\n" for row in kept))
     assert fails(run_main, "--recipe", recipe_of("gat", dataset=folder)) == (
         "no movie of the data set has a director, producer or writer, so there is no movie graph "
-        "(it has no credits at all); gat and mm_gatbt cannot run on it, the other systems can"
+        "(it has no credits at all); gat, mm_gatbt and sign cannot run on it, the other systems can"
     )
 
 

@@ -29,7 +29,8 @@ class ModelArguments:
     )
     text_backbone: str | None = _arg(
         None,
-        "Pretrained BERT plot encoder: a folder or a Hub name; gives the tokenizer as well. "
+        "Pretrained BERT plot encoder: a folder, a Hub name or a run, whose best checkpoint's is "
+        "taken; gives the tokenizer as well. "
         "Left out: random weights.",
     )
     graph_backbone: str | None = _arg(

@@ -120,8 +120,8 @@ def _no_graph(records: Iterable[MovieRecord], roles: Sequence[str]) -> UserError
     wanted = " or ".join(filter(None, (", ".join(roles[:-1]), roles[-1])))
     has = f"it has only {', '.join(there)}" if there else "it has no credits at all"
     return UserError(
-        f"no movie of the data set has a {wanted}, so there is no movie graph ({has}); gat and "
-        "mm_gatbt cannot run on it, the other systems can"
+        f"no movie of the data set has a {wanted}, so there is no movie graph ({has}); gat, "
+        "mm_gatbt and sign cannot run on it, the other systems can"
     )
 
 

@@ -70,6 +70,47 @@ class Neighborhoods:
         return inputs
 
 
+class NeighborMeans:
+    """Model inputs of nodes that see nothing of their neighbours but the mean.
+
+    Args:
+        graphs: One a relation, of the same movies in the same order.
+        ids: Of the nodes.
+        features: (nodes, feature_dim); can be memory-mapped.
+        present: (nodes,) booleans, which nodes have a plot; None leaves it out of the inputs.
+    """
+
+    def __init__(
+        self,
+        graphs: Sequence[MovieGraph],
+        ids: Sequence[str],
+        features: np.ndarray,
+        present: np.ndarray | None = None,
+    ) -> None:
+        self.node = {movie_id: i for i, movie_id in enumerate(ids)}
+        own = np.asarray(features)
+        parts = [own, *(_mean_of_neighbors(graph.adjacency, own) for graph in graphs)]
+        self.everything = {"node_vectors": torch.from_numpy(np.stack(parts, axis=1))}
+        if present is not None:
+            self.everything["text_present"] = torch.from_numpy(present)
+
+    def __call__(self, targets: np.ndarray, seed: int) -> dict[str, torch.Tensor]:
+        """`node_vectors` (batch, 1 + relations, feature_dim) and, if given, `text_present`.
+
+        Args:
+            targets: (batch,) nodes that are asked for.
+            seed: Plays no part.
+        """
+        return {name: values[torch.from_numpy(targets)] for name, values in self.everything.items()}
+
+
+def _mean_of_neighbors(adjacency: sparse.csr_array, features: np.ndarray) -> np.ndarray:
+    """(nodes, feature_dim), weighted by shared people; a node without neighbours has its own."""
+    weights = adjacency.sum(axis=1)[:, None]
+    mean = adjacency @ features / np.maximum(weights, 1)
+    return np.where(weights > 0, mean, features).astype(features.dtype)
+
+
 class NodeDataset(MovieDataset):
     """Movies of which nothing but the node is needed; `labels` and `index` as in `MovieDataset`."""
 
@@ -77,7 +118,7 @@ class NodeDataset(MovieDataset):
         self,
         records: Sequence[MovieRecord],
         vocabulary: GenreVocabulary,
-        neighborhoods: Neighborhoods,
+        neighborhoods: Neighborhoods | NeighborMeans,
         seed: int = 0,
         rejected: Sequence[RejectedPoster] = (),
     ) -> None:

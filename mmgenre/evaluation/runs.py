@@ -40,6 +40,8 @@ _NOT_SYSTEM = (
     "dataloader_num_workers",
     "per_device_eval_batch_size",
 )
+# Arguments that can name a run, which then counts as its own configuration does: not by its seed.
+_STAGES = ("text_backbone", "graph_backbone")
 _NAMES_IN_MESSAGE = 3
 
 
@@ -48,7 +50,7 @@ class Run:
     """A run's report on one split.
 
     Attributes:
-        config: Flat, of what makes its system.
+        config: Flat, of what makes its system; a first stage's within it.
         selection: How its checkpoint was chosen.
         metrics: Kind of threshold to metrics; `0.5` always, the model's own where it has one.
     """
@@ -111,9 +113,6 @@ def read_run(folder: Path, split: str) -> Run:
             f"{str(folder)!r} has no report on the split {split!r}; "
             f"`python evaluate.py {folder} --split {split}` writes it"
         )
-    config = flatten(load_config(folder / CONFIG_FILE))
-    if Path(str(config["dataset"])) == Path(config["output_dir"]) / DEMO_DATA_DIR:
-        config["dataset"] = "demo"  # drawn into each run's own folder
     predictions = read_predictions(report / PREDICTIONS_FILE)
     try:
         written = json.loads((report / METRICS_FILE).read_text(encoding="utf-8"))
@@ -129,11 +128,21 @@ def read_run(folder: Path, split: str) -> Run:
         raise UserError(f"{report / METRICS_FILE} cannot be read ({reason})") from error
     return Run(
         folder=str(folder),
-        config={key: value for key, value in config.items() if key not in _NOT_SYSTEM},
+        config=_system_config(folder),
         selection=selection,
         predictions=predictions,
         metrics=metrics,
     )
+
+
+def _system_config(folder: Path) -> dict[str, Any]:
+    config = flatten(load_config(folder / CONFIG_FILE))
+    if Path(str(config["dataset"])) == Path(config["output_dir"]) / DEMO_DATA_DIR:
+        config["dataset"] = "demo"  # drawn into each run's own folder
+    for name in _STAGES:
+        if config[name] is not None and (Path(config[name]) / CONFIG_FILE).is_file():
+            config[name] = _system_config(Path(config[name]))
+    return {key: value for key, value in config.items() if key not in _NOT_SYSTEM}
 
 
 def check_comparable(runs: Sequence[Run]) -> None:
@@ -178,18 +187,28 @@ def group_runs(runs: Sequence[Run]) -> list[System]:
         groups.setdefault(json.dumps(run.config, sort_keys=True), []).append(run)
     configs = [members[0].config for members in groups.values()]
     titles = [Path(c["recipe"]).stem if c["recipe"] else c["model"] for c in configs]
-    flat = [{**config, **config["model_config"]} for config in configs]
+    flat = [_flat(config) for config in configs]
     systems = []
     for title, config, members in zip(titles, flat, groups.values(), strict=True):
         alike = [c for other, c in zip(titles, flat, strict=True) if other == title]
         apart = [
             f"{key}={value}"
             for key, value in config.items()
-            if key not in ("recipe", "model_config")
-            and any(other.get(key) != value for other in alike)
+            if any(other.get(key) != value for other in alike)
         ]
         systems.append(System(" ".join([title, *apart]), members))
     return systems
+
+
+def _flat(config: dict[str, Any]) -> dict[str, Any]:
+    """Every value by its name, `model_config`'s and a first stage's too; without the recipe's."""
+    flat = {**config, **config["model_config"]}
+    for name in ("recipe", "model_config"):
+        del flat[name]
+    for name in _STAGES:
+        if isinstance(flat[name], dict):
+            flat |= {f"{name}.{key}": value for key, value in _flat(flat.pop(name)).items()}
+    return flat
 
 
 def _difference(

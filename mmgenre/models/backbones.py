@@ -1,5 +1,6 @@
 """Reads pretrained weights for the encoders: all keys fit, or none is taken."""
 
+import json
 import os
 import re
 from collections.abc import Mapping, Sequence
@@ -15,12 +16,14 @@ from transformers import AutoConfig, BertConfig, BertModel
 
 
 def read_text_config(text_backbone: str) -> BertConfig:
-    """The config of a pretrained text encoder.
+    """The config of a pretrained text encoder, which may be that of a system saved before.
 
     Raises:
         ValueError: There is none at `text_backbone`, or it is not a BERT model.
     """
     try:
+        if (own := _text_config_of_system(text_backbone)) is not None:
+            return BertConfig(**own)
         config = AutoConfig.from_pretrained(text_backbone)
     except (OSError, ValueError) as error:
         raise ValueError(
@@ -33,6 +36,13 @@ def read_text_config(text_backbone: str) -> BertConfig:
         )
     config.name_or_path = ""  # it can be a path, which would be saved with every model
     return config
+
+
+def _text_config_of_system(source: str) -> dict[str, Any] | None:
+    """What a saved system's folder says of its plot encoder; None of any other source."""
+    file = Path(source) / "config.json"
+    content = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
+    return content.get("text_config") if isinstance(content, dict) else None
 
 
 def load_exactly(module: nn.Module, state: Mapping[str, torch.Tensor], source: str) -> None:
@@ -126,19 +136,24 @@ def _read_state(path: Path) -> dict[str, torch.Tensor]:
 
 
 def load_text_state(source: str, config: BertConfig, head_keys: str) -> dict[str, torch.Tensor]:
-    """Weights of a BERT encoder, without the keys that match `head_keys`.
+    """Weights of a BERT encoder without the keys that match `head_keys`, or of a saved system's.
 
     Raises:
         ValueError: The source does not exist, or does not fit `config`; the message lists the keys.
     """
-    own = read_text_config(source)
+    theirs = read_text_config(source)
     shape = ("vocab_size", "hidden_size", "num_hidden_layers", "num_attention_heads")
-    differing = [f"{n} {getattr(own, n)}" for n in shape if getattr(own, n) != getattr(config, n)]
+    differing = [
+        f"{n} {getattr(theirs, n)}" for n in shape if getattr(theirs, n) != getattr(config, n)
+    ]
     if differing:
         raise ValueError(
             f"text_backbone {source!r} has {', '.join(differing)}, which the config's text_config "
             "does not; take text_config from the backbone"
         )
+    if _text_config_of_system(source) is not None:
+        state, prefix = _read_state(Path(source) / "model.safetensors"), "text_encoder."
+        return {k.removeprefix(prefix): v for k, v in state.items() if k.startswith(prefix)}
     try:
         loaded: Any = BertModel.from_pretrained(
             source,

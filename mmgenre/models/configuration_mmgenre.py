@@ -21,6 +21,8 @@ class MMGenreConfig(ImageTextGenreConfig):
             in the report; attention over one token is a linear map, so its query and key
             projections get no gradient. `modality`: image and text as two tokens. `grid`: the same
             two tokens attending to every region of the poster and every word of the plot as well.
+        text_pooling: The plot's vector: BERT's pooled output, as in the report, or the mean of its
+            words' vectors, for which sentence encoders are trained.
         modality_dropout: In training, the share of movies that lose one modality, image or text
             with equal chance; needs `missing_modality="learned"`.
     """
@@ -33,6 +35,7 @@ class MMGenreConfig(ImageTextGenreConfig):
     attention_dropout: float = 0.1
     classifier_dropout: float = 0.3
     fusion_tokens: Literal["fused", "modality", "grid"] = "fused"
+    text_pooling: Literal["pooler", "mean"] = "pooler"
     modality_dropout: float = 0.0
 
     loss: Literal["focal", "bce", "asymmetric"] = "focal"

@@ -84,3 +84,9 @@ class MovieBatchNorm(nn.BatchNorm1d):
                 x, self.running_mean, self.running_var, self.weight, self.bias, eps=self.eps
             )
         return super().forward(x)
+
+
+def mean_of_words(words: torch.Tensor, attention_mask: torch.Tensor) -> torch.Tensor:
+    """The mean (batch, dim) of words (batch, length, dim) where `attention_mask` is 1."""
+    weights = attention_mask[..., None].to(words)
+    return (words * weights).sum(dim=1) / weights.sum(dim=1)

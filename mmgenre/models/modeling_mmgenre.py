@@ -12,7 +12,7 @@ from transformers import BertModel
 
 from .base import GenreClassifierOutput, GenrePreTrainedModel
 from .configuration_mmgenre import MMGenreConfig
-from .layers import ResNetEncoder, SwiGLU
+from .layers import ResNetEncoder, SwiGLU, mean_of_words
 
 
 class MMGenreForSequenceClassification(GenrePreTrainedModel):
@@ -30,7 +30,8 @@ class MMGenreForSequenceClassification(GenrePreTrainedModel):
             self.image_encoder = ResNetEncoder(config.image_architecture)
             self.image_projection = SwiGLU(self.image_encoder.feature_dim, dim, config.expansion)
         if "text" in config.modalities:
-            self.text_encoder = BertModel(config.text_config)
+            has_pooler = config.text_pooling == "pooler"
+            self.text_encoder = BertModel(config.text_config, add_pooling_layer=has_pooler)
             hidden_size = self.text_encoder.config.hidden_size
             self.text_projection = SwiGLU(hidden_size, dim, config.expansion)
         self.add_placeholders(**dict.fromkeys(config.modalities, dim))
@@ -102,6 +103,9 @@ class MMGenreForSequenceClassification(GenrePreTrainedModel):
                 encoded = self.text_encoder(input_ids, attention_mask=attention_mask)
                 features, tokens = encoded.pooler_output, encoded.last_hidden_state
                 mask, project = attention_mask, self.text_projection
+                if features is None:
+                    assert attention_mask is not None
+                    features = mean_of_words(tokens, attention_mask)
             there = present[name]
             pooled.append(self.replace_absent(name, project(features), there, size))
             if self.config.fusion_tokens == "grid":

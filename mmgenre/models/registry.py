@@ -45,6 +45,7 @@ SYSTEMS: dict[str, System] = {
     "mm_gatbt": System(
         "mm_gatbt:MmGatbtConfig", "mm_gatbt:MmGatbtForSequenceClassification", _PROCESSOR
     ),
+    "sign": System("sign:SignConfig", "sign:SignForSequenceClassification", _PROCESSOR),
     "tfidf": System("floors:TfidfConfig", "floors:TfidfForSequenceClassification", _PROCESSOR),
     "majority": System(
         "floors:MajorityConfig", "floors:MajorityForSequenceClassification", _PROCESSOR

@@ -44,6 +44,7 @@ from mmgenre.models.floors import FloorConfig
 from mmgenre.models.gat import GatConfig, GatForSequenceClassification
 from mmgenre.models.mm_gatbt import MmGatbtForSequenceClassification
 from mmgenre.models.pictures import open_poster
+from mmgenre.models.sign import SignForSequenceClassification
 from mmgenre.training.accelerator import configure_model
 from mmgenre.training.agreement import Agreement
 from mmgenre.training.checkpointing import Checkpointer
@@ -65,6 +66,9 @@ from mmgenre.training.trainer import Trainer
 from mmgenre.utils.errors import UserError
 
 logger = logging.getLogger(__name__)
+
+# A movie is to them no more than its node.
+NODE_SYSTEMS = (GatForSequenceClassification, SignForSequenceClassification)
 
 
 def provide_data(config: TrainConfig, output_dir: Path) -> None:
@@ -156,7 +160,7 @@ def create_split(
         UserError: As `create_dataset`, or the split has no movies.
     """
     records = movies.split(split)
-    if nodes is not None and isinstance(model, GatForSequenceClassification):
+    if nodes is not None and isinstance(model, NODE_SYSTEMS):
         return create_node_dataset(nodes, split, movies, model.config, data, seed)
     if nodes is not None and isinstance(model, MmGatbtForSequenceClassification):
         records = add_node_embeddings(nodes, split, records, model, data)
@@ -233,7 +237,7 @@ def create_trainer(
         training.per_device_eval_batch_size,
         output_dir,
     )
-    if nodes is not None and isinstance(model, GatForSequenceClassification):
+    if nodes is not None and isinstance(model, NODE_SYSTEMS):
         model.set_scale(torch.tensor(nodes.features_of("train")))
     augmentation = create_augmentation(data, model.config, processor)
     dataset = create_split(

@@ -1,6 +1,7 @@
 """A new model with its processor, and what it asks of the data set."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from transformers import PreTrainedTokenizerBase
@@ -35,6 +36,8 @@ def create_model(
             does not fit; or no movie has a modality that the model takes.
     """
     graph_model = _load_graph_backbone(args)
+    if args.text_backbone is not None:
+        args = replace(args, text_backbone=find_model(args.text_backbone))
     try:
         values = args.model_config
         if graph_model is not None:

@@ -126,7 +126,9 @@ def test_no_credits_for_a_graph(credits, has) -> None:
         "no movie of the data set has a director, producer, writer, cinematographer or art "
         f"director, so there is no movie graph ({has}"
     )
-    assert str(caught.value).endswith("); gat and mm_gatbt cannot run on it, the other systems can")
+    assert str(caught.value).endswith(
+        "); gat, mm_gatbt and sign cannot run on it, the other systems can"
+    )
 
 
 # --- stored

@@ -9,6 +9,7 @@ from mmgenre.data.graph import MovieGraph
 from mmgenre.data.labels import GenreVocabulary
 from mmgenre.data.neighborhoods import (
     Neighborhoods,
+    NeighborMeans,
     NodeCollator,
     NodeDataset,
     edges,
@@ -72,6 +73,27 @@ def test_every_neighbour_has_the_same_chance(graph) -> None:
         counts[nodes[1:]] += 1
     expected = 4000 * 4 / len(neighbors)
     assert counts[neighbors] == pytest.approx(np.full(len(neighbors), expected), rel=0.12)
+
+
+def test_means_are_of_neighbours_by_shared_people_and_one_s_own_without_any(graph) -> None:
+    rng = np.random.default_rng(0)
+    features = rng.random((NUM_NODES, 3), dtype=np.float32)
+    weighted = graph.adjacency.copy()
+    shared = rng.integers(1, 4, (NUM_NODES, NUM_NODES))
+    weighted.data = (shared + shared.T)[weighted.nonzero()]
+    other = MovieGraph(graph.ids, weighted, graph.roles)
+    present = np.arange(NUM_NODES) % 2 == 0
+    means = NeighborMeans([graph, other], graph.ids, features, present)
+    targets = np.array([7, NUM_NODES - 1, 7])
+    inputs = means(targets, seed=0)
+    assert inputs["text_present"].tolist() == [False, False, False]
+    for row, node in zip(inputs["node_vectors"].numpy(), targets, strict=True):
+        np.testing.assert_array_equal(row[0], features[node])
+        for got, joined in zip(row[1:], (graph, other), strict=True):
+            weights = joined.adjacency.toarray()[node]
+            own = not weights.any()
+            expected = features[node] if own else np.average(features, axis=0, weights=weights)
+            np.testing.assert_allclose(got, expected, rtol=1e-6)
 
 
 @pytest.mark.parametrize("num_neighbors", [(), (3, 2)])

@@ -56,6 +56,19 @@ def write_run(
     return folder
 
 
+def test_first_stages_of_other_seeds_are_one_system_and_of_other_options_are_not(tmp_path) -> None:
+    folders = []
+    for name, seed, loss in (("one", 1, "bce"), ("two", 2, "bce"), ("focal", 2, "focal")):
+        stage = write_run(tmp_path / f"stage_{name}", "--model_config", f"loss={loss}", seed=seed)
+        flags = ("--model", "sign", "--text_backbone", str(stage))
+        folders.append(write_run(tmp_path / name, *flags, seed=seed))
+    systems = group_runs([read_run(folder, "test") for folder in folders])
+    assert [(system.name, len(system.runs)) for system in systems] == [
+        ("sign text_backbone.loss=bce", 2),
+        ("sign text_backbone.loss=focal", 1),
+    ]
+
+
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     """Two systems of three and two seeds, and one of a recipe of the literature, thresholds

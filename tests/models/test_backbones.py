@@ -297,6 +297,22 @@ def test_other_inner_sizes_are_refused_too(build, text_config, tmp_path, changed
         build(text_backbone=tmp_path, text_config={changed: 48})
 
 
+def test_a_saved_system_s_plot_encoder_is_a_text_backbone(build, tmp_path):
+    saved = build()
+    randomised(saved.text_encoder)
+    saved.save_pretrained(tmp_path)
+    assert read_text_config(str(tmp_path)).to_dict() == saved.config.text_config.to_dict()
+    model = build(text_backbone=tmp_path)
+    assert_equal_states(model.text_encoder, saved.text_encoder.state_dict())
+    changes = {"text_pooling": "mean", "trainable_text_layers": ["all"]}
+    without_pooler = build(text_backbone=tmp_path, **changes).text_encoder
+    assert without_pooler.pooler is None
+    assert torch.equal(
+        without_pooler.embeddings.word_embeddings.weight,
+        saved.text_encoder.embeddings.word_embeddings.weight,
+    )
+
+
 def test_a_text_backbone_that_is_not_bert_is_refused(tmp_path):
     (tmp_path / "config.json").write_text(json.dumps({"model_type": "distilbert"}))
     with pytest.raises(ValueError, match=r"is a distilbert model; "):

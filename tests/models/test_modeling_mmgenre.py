@@ -243,6 +243,20 @@ def test_the_embedding_is_what_the_classifier_sees(tiny_model, batch, fusion_tok
     assert model(**batch).embedding is None
 
 
+def test_the_plot_s_vector_is_the_mean_of_its_real_words_on_request(tiny_model, batch):
+    model = tiny_model(text_pooling="mean", trainable_text_layers=["all"])
+    calls = captured_inputs(model.text_projection)
+    logits_of(model, batch)
+    words = {name: batch[name] for name in ("input_ids", "attention_mask")}
+    with torch.no_grad():
+        vectors = model.text_encoder(**words).last_hidden_state
+    expected = [
+        v[mask.bool()].mean(dim=0) for v, mask in zip(vectors, words["attention_mask"], strict=True)
+    ]
+    torch.testing.assert_close(calls[0][0], torch.stack(expected))
+    assert model.text_encoder.pooler is None
+
+
 def test_a_missing_attention_mask_means_that_all_words_are_real(tiny_model, batch):
     model = tiny_model(fusion_tokens="grid")
     del batch["attention_mask"]

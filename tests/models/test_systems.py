@@ -110,6 +110,7 @@ NO_VECTOR = {
     ("mm_gatbt", "image"),
     ("mm_gatbt", "text"),
     *((case, name) for case in ("tfidf", *LOOK_AT_NOTHING) for name in ("image", "text")),
+    ("sign", "image"),
 }
 
 
