@@ -1,4 +1,4 @@
-"""All ten systems learn: on a part of the demo, each beats the floor that looks at nothing."""
+"""All systems learn: on a part of the demo, each beats the floor that looks at nothing."""
 
 import json
 from collections.abc import Callable
@@ -11,7 +11,7 @@ from systems import CASES
 
 from mmgenre.data.demo import write_demo_movies
 
-# A case for each of the ten systems that has posters and plots for inputs, or one of them.
+# A case for each system, with posters and plots for inputs, or one of them.
 LEARNERS = [
     case
     for case, (system, config) in CASES.items()
@@ -64,10 +64,6 @@ def best(run_main: Callable[..., None], movies: Path, tmp_path: Path):
         return {name: max(line[f"validation/{name}"] for line in lines) for name in METRICS}
 
     return train
-
-
-def test_ten_systems_are_tried() -> None:
-    assert len({CASES[case][0] for case in LEARNERS}) == len(LEARNERS) == 10
 
 
 @pytest.mark.parametrize("case", LEARNERS)
