@@ -420,7 +420,7 @@ FAILURES: dict[str, tuple[Callable[[ToyTrainer, Path], None], str, int]] = {
     "no network": (no_network, "W&B cannot be reached (Failed to get resume status", 3),
     "no folder": (no_folder, f"{GONE}[Errno 20] Not a directory", 0),
     "full disk": (full_disk, f"{GONE}the disk of", 0),
-    "killed service": (killed_service, GONE, 1),
+    "killed service": (killed_service, GONE, 0),
 }
 
 
