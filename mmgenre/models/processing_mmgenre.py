@@ -53,8 +53,6 @@ class MMGenreProcessor(ProcessorMixin):
             `GenreConfig`.
     """
 
-    _auto_class = "AutoProcessor"
-
     def __init__(
         self,
         image_processor: ViTImageProcessor,
@@ -76,6 +74,8 @@ class MMGenreProcessor(ProcessorMixin):
                 f"the tokenizer {tokenizer.name_or_path!r} has no tokens but the special ones; its "
                 "tokenizer.json or vocab.txt is missing"
             )
+        # where the code is that lies beside a saved processor
+        self.auto_map = {"AutoProcessor": f"processing_mmgenre.{type(self).__name__}"}
         self.modalities = list(modalities)
         self.max_length = max_length
         self.padding = padding
@@ -201,12 +201,14 @@ class MMGenreProcessor(ProcessorMixin):
         return None
 
     def save_pretrained(self, save_directory: Any, push_to_hub: bool = False, **kwargs: Any) -> Any:
-        """As in transformers, without the files of a tokenizer where there is none."""
+        """As in transformers, with this code, and without a tokenizer's files where there is none.
+
+        `_auto_class` would do the first, but it also marks the tokenizer and the image processor.
+        """
+        Path(save_directory).mkdir(parents=True, exist_ok=True)
+        custom_object_save(self, save_directory)
         if self.tokenizer is not None:
             return super().save_pretrained(save_directory, push_to_hub, **kwargs)
-        Path(save_directory).mkdir(parents=True, exist_ok=True)
-        # annotated as a mapping, and called by transformers itself as here
-        custom_object_save(self, save_directory, config=self)  # type: ignore[arg-type]
         return self.to_json_file(Path(save_directory) / PROCESSOR_NAME)
 
     @classmethod

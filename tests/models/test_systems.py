@@ -52,8 +52,6 @@ def test_a_saved_model_and_its_processor_load_as_they_were(case, tokenizer, tmp_
     model.eval().save_pretrained(tmp_path)
     processor = processor_of(model, tokenizer)
     processor.save_pretrained(tmp_path)
-    values = processor.to_dict()
-    del values["auto_map"]  # where the code is; the next save says it anew
     loaded = load_model(str(tmp_path)).eval()
     assert type(loaded) is type(model)
     state, own = model.state_dict(), loaded.state_dict()
@@ -61,7 +59,7 @@ def test_a_saved_model_and_its_processor_load_as_they_were(case, tokenizer, tmp_
     assert all(torch.equal(own[name], value) for name, value in state.items())
     batch = create_batch(model)
     torch.testing.assert_close(logits_of(loaded, batch), logits_of(model, batch))
-    assert load_processor(str(tmp_path)).to_dict() == values
+    assert load_processor(str(tmp_path)).to_dict() == processor.to_dict()
 
 
 @CASE
