@@ -35,7 +35,10 @@ start_job() {
     export OMP_NUM_THREADS=${OMP_NUM_THREADS:-$SLURM_CPUS_PER_TASK}
     export ACCELERATE_MIXED_PRECISION=$MIXED_PRECISION
     if [ "$num_gpus" = 0 ]; then export ACCELERATE_USE_CPU=true; fi
-    printf '== job %s, start %s, on %s\n' "$SLURM_JOB_ID" "$((${SLURM_RESTART_COUNT:-0} + 1))" "$SLURM_JOB_NODELIST"
+    job=$SLURM_JOB_ID
+    # The id of an array's last task means the whole array.
+    if [ -n "${SLURM_ARRAY_TASK_ID-}" ]; then job=${SLURM_ARRAY_JOB_ID}_$SLURM_ARRAY_TASK_ID; fi
+    printf '== job %s, start %s, on %s\n' "$job" "$((${SLURM_RESTART_COUNT:-0} + 1))" "$SLURM_JOB_NODELIST"
 }
 
 # An address of this node, the job's first, and a port that no other job of the node has.
@@ -75,10 +78,10 @@ run_launchers() {
 # Give the job back to the queue, unless somebody cancelled it or Slurm has done so already.
 requeue() {
     local state
-    state=$(scontrol show job "$SLURM_JOB_ID" | grep -oP 'JobState=\K\S+')
+    state=$(scontrol show job "$job" | grep -oP 'JobState=\K\S+')
     if [ "$state" = RUNNING ]; then
         echo "== $1: requeued"
-        scontrol requeue "$SLURM_JOB_ID"
+        scontrol requeue "$job"
         sleep infinity # until Slurm ends this start; anything else would race with it
     fi
     echo "== $1; the job is $state, so not requeued"
@@ -107,7 +110,7 @@ train() {
     if [ -n "$SCRATCH" ]; then arguments+=(--scratch_dir "$SCRATCH"); fi
     choose_rendezvous
     run_ranks mmgenre doctor --signal_seconds "$SIGNAL_SECONDS" \
-        --time_left "$(squeue --noheader --job "$SLURM_JOB_ID" --format %L)" "${arguments[@]}" || status=$?
+        --time_left "$(squeue --noheader --jobs "$job" --format %L)" "${arguments[@]}" || status=$?
     if [ "$status" = 0 ]; then
         if [ "$LAUNCHER" = accelerate ] && [ "$SLURM_NTASKS" -gt 1 ]; then
             run_launchers train.py "${arguments[@]}" || status=$?

@@ -58,6 +58,8 @@ def test_prepare_train_and_evaluate(checkout, demo_dir, text_recipe, straight) -
     after = f"--dependency=afterok:{first}"
     (job,) = checkout.submit(after, "train", run, "--recipe", text_recipe, "--dataset", data)
     (report,) = checkout.submit(f"--dependency=afterok:{job}", "evaluate", run, "--split", "test")
+    for each in (first, job):
+        checkout.wait_for_state(each, "COMPLETED")
     facts = checkout.wait_for_state(report, "COMPLETED")
     assert history(run) == straight
     assert len(list(scratch.glob("*/prepared.json"))) == 1
@@ -187,14 +189,20 @@ def test_two_jobs_on_the_same_two_nodes(checkout, text_recipe, straight) -> None
 
 
 def test_a_sweep_and_its_table(checkout, text_recipe) -> None:
+    """Of two tasks the one that gets a signal is requeued, and no other."""
     folder = checkout.folder / "runs" / "sweep"
-    flags = ["--num_train_epochs=1"]
-    _, table = checkout.submit("sweep", folder, text_recipe, "1 2", *flags)
+    array, table = checkout.submit("sweep", folder, text_recipe, "1 2")
+    wait_for_epochs(checkout, table, folder / "text_seed2", 2)
+    checkout.cluster.run("scancel", "--signal=USR1", f"{array}_1")
+    wait_for_requeue(checkout, f"{array}_1")
     checkout.wait_for_state(table, "COMPLETED")
-    assert sorted(path.name for path in folder.glob("*/")) == ["text_seed1", "text_seed2"]
-    for seed in (1, 2):
-        config = yaml.safe_load((folder / f"text_seed{seed}" / "config.yaml").read_text())
-        assert config["seed"] == seed
+    for task, name in enumerate(("text_seed1", "text_seed2")):
+        config = yaml.safe_load((folder / name / "config.yaml").read_text())
+        assert config["seed"] == task + 1
+        log = (folder / f"slurm_{task}.log").read_text()
+        assert re.findall(r"== job (\S+), start (\d)", log) == [
+            (f"{array}_{task}", str(number + 1)) for number in range(task + 1)
+        ]
     row = next(line for line in (folder / "table.md").read_text().splitlines() if "±" in line)
     assert "| 2 |" in row
 
