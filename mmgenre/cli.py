@@ -59,6 +59,42 @@ def main() -> None:
     )
     prepare.set_defaults(run=_prepare)
 
+    predict = commands.add_parser("predict", help="predict genres of posters and plots")
+    predict.add_argument("model", help="folder of a run or a model, or a model's Hub name")
+    predict.add_argument(
+        "inputs",
+        metavar="INPUT",
+        nargs="+",
+        help="a poster, a folder of posters or movies, a CSV file, JSON lines, or - for a table on "
+        "standard input",
+    )
+    predict.add_argument("--plot", help="plot of the one poster that is given")
+    predict.add_argument("--output", type=Path, help="file to write; default: standard output")
+    predict.add_argument(
+        "--format",
+        choices=("jsonl", "csv", "parquet"),
+        help="default: by the suffix of --output, or jsonl",
+    )
+    predict.add_argument(
+        "--batch_size", type=int, default=16, help="movies at once; default: %(default)s"
+    )
+    predict.add_argument("--device", help="such as cpu or cuda:1; default: a GPU if there is one")
+    predict.add_argument("--overwrite", action="store_true", help="replace the output file")
+    predict.add_argument(
+        "--resume", action="store_true", help="go on behind the rows that the output file has"
+    )
+    predict.set_defaults(run=_predict)
+
+    push = commands.add_parser("push", help="share a run's best model on the Hugging Face Hub")
+    push.add_argument("run_folder", metavar="RUN", help="folder of a run that was evaluated")
+    push.add_argument("repo", help="name on the Hub, such as owner/name")
+    push.add_argument(
+        "--dry_run", action="store_true", help="show what would be uploaded, and upload nothing"
+    )
+    push.add_argument("--public", action="store_true", help="for everybody; default: private")
+    push.add_argument("--data_license", help="licence of the movies, for the card")
+    push.set_defaults(run=_push)
+
     table = commands.add_parser("table", help="compare runs by their reports")
     table.add_argument("runs", metavar="RUN", nargs="+", type=Path, help="folder of a run")
     table.add_argument("--split", default="test", help="report to compare; default: %(default)s")
@@ -217,6 +253,38 @@ def _prepare(args: argparse.Namespace) -> None:
         broken_posters=args.broken_posters,
         num_workers=args.num_workers,
         overwrite=args.overwrite,
+    )
+
+
+def _predict(args: argparse.Namespace) -> None:
+    from mmgenre.inference.predict import PredictOptions, predict
+    from mmgenre.utils.logging import set_up_logging
+
+    set_up_logging()
+    predict(
+        args.model,
+        args.inputs,
+        PredictOptions(
+            output=args.output,
+            format=args.format,
+            plot=args.plot,
+            batch_size=args.batch_size,
+            device=args.device,
+            overwrite=args.overwrite,
+            resume=args.resume,
+        ),
+    )
+
+
+def _push(args: argparse.Namespace) -> None:
+    from mmgenre.inference.push import push
+
+    push(
+        args.run_folder,
+        args.repo,
+        dry_run=args.dry_run,
+        public=args.public,
+        data_license=args.data_license,
     )
 
 

@@ -4,7 +4,7 @@ import io
 import os
 import re
 from collections import deque
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from itertools import islice
 from pathlib import Path
@@ -27,7 +27,6 @@ _MAX_THREADS = 4
 _SHOWN_CHARACTERS = 200
 # What a model's modality is called here.
 _NAMES = {"image": "poster", "text": "plot", "features": "features"}
-_URL = re.compile(r"[a-zA-Z][a-zA-Z0-9+.-]+://|data:")
 
 Movie = Mapping[str, Any]
 Prediction = dict[str, Any]
@@ -47,6 +46,7 @@ class GenrePipeline:
     A movie is a mapping with `poster` (a path, a PIL image, or something whose `read()` gives the
     file's bytes), `plot` (text) and, for models over ready-made vectors, `features` (name to
     vector). What a movie does not have is None or left out; one that the model takes is needed.
+    `error` says why a movie could not even be read, and becomes its prediction.
 
     Its prediction is a mapping with `probabilities`, genre to probability in label order, and
     `genres`, those above the model's own thresholds, the most probable first.
@@ -58,7 +58,7 @@ class GenrePipeline:
         batch_size: Movies in a forward pass.
 
     Raises:
-        UserError: The model needs a movie graph.
+        UserError: The model needs a movie graph, or the device is none.
     """
 
     def __init__(
@@ -73,9 +73,15 @@ class GenrePipeline:
                 f"{model.config.model_type} predicts a movie from its neighbours in the graph of "
                 "its data set, so it cannot take movies one by one; use evaluate.py"
             )
+        if batch_size < 1:
+            raise UserError(f"batch_size is {batch_size}; it must be 1 at least")
         if device is None:
             device = "cuda" if torch.cuda.is_available() else "cpu"
-        self.device = torch.device(device)
+        try:
+            self.device = torch.zeros(1, device=device).device
+        except (RuntimeError, AssertionError) as error:
+            reason = str(error).splitlines()[0]
+            raise UserError(f"device {str(device)!r} cannot be used ({reason})") from error
         self.model = model.eval().to(self.device)
         self.processor = processor
         self.batch_size = batch_size
@@ -115,7 +121,7 @@ class GenrePipeline:
             predictions.append(prediction)
         return predictions
 
-    def stream(self, movies: Iterable[Movie]) -> Iterator[Prediction]:
+    def stream(self, movies: Iterable[Movie]) -> Generator[Prediction, None, None]:
         """Predict movies as they come, a few batches behind; memory does not grow.
 
         Yields:
@@ -142,6 +148,8 @@ class GenrePipeline:
             ValueError: It has nothing that the model takes, or too much.
             OSError: The poster cannot be read.
         """
+        if "error" in movie:
+            raise ValueError(movie["error"])
         unknown = movie.keys() - set(_NAMES.values())
         if unknown:
             known = ", ".join(_NAMES.values())
@@ -163,22 +171,27 @@ class GenrePipeline:
     def _open(self, poster: Any) -> Image.Image:
         if isinstance(poster, Image.Image):
             return poster
-        side = self.model.config.poster_side
-        if hasattr(poster, "read"):
-            return open_poster(io.BytesIO(poster.read()), side)
-        if not isinstance(poster, (str, os.PathLike)):
+        if isinstance(poster, (str, os.PathLike)):
+            return self._open_file(str(poster))
+        if not hasattr(poster, "read"):
             raise ValueError(f"poster must be a path or a picture, not {type(poster).__name__}")
-        name = repr(str(poster)[:_SHOWN_CHARACTERS])
-        if _URL.match(str(poster)):
+        try:
+            return open_poster(io.BytesIO(poster.read()), self.model.config.poster_side)
+        except OSError as error:
+            raise OSError(f"the poster cannot be read ({error})") from error
+
+    def _open_file(self, path: str) -> Image.Image:
+        name = repr(path[:_SHOWN_CHARACTERS])
+        if is_url(path):
             raise ValueError(f"poster {name} is a URL, and nothing is downloaded; give a file")
         try:
-            path = Path(poster)
-            if not path.is_file():
-                problem = "is a folder" if path.is_dir() else "does not exist"
+            if not Path(path).is_file():
+                problem = "is a folder" if Path(path).is_dir() else "does not exist"
                 raise ValueError(f"poster {name} {problem}; give a picture's file")
-            return open_poster(path, side)
+            return open_poster(path, self.model.config.poster_side)
         except OSError as error:
-            raise OSError(f"poster {name} cannot be read ({error})") from error
+            reason = error.strerror or error  # without the path, which can be long
+            raise OSError(f"poster {name} cannot be read ({reason})") from error
 
     def _predict(self, futures: Sequence[Future[Encoded]]) -> Iterator[Prediction]:
         batch: list[Encoded | str] = []
@@ -214,6 +227,11 @@ class GenrePipeline:
             "genres": [genre for _, genre in chosen],
             "probabilities": dict(zip(self.genres, probabilities, strict=True)),
         }
+
+
+def is_url(path: str) -> bool:
+    """Whether it names something that would have to be downloaded."""
+    return re.match(r"[a-zA-Z][a-zA-Z0-9+.-]+://|data:", path) is not None
 
 
 def _clean_plot(plot: Any) -> str | None:

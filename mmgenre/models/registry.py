@@ -47,6 +47,12 @@ SYSTEMS: dict[str, System] = {
     ),
 }
 
+# Of config.json, besides the config's fields.
+_WRITTEN_KEYS = {
+    *("_name_or_path", "architectures", "auto_map", "dtype", "model_type", "num_labels"),
+    *("output_attentions", "torch_dtype", "transformers_version", "use_cache"),
+}
+
 
 def model_type(name: str) -> str:
     """The `model_type` in the config.json of a system."""
@@ -124,7 +130,13 @@ def load_model(path: str) -> "GenrePreTrainedModel":
         ValueError: There is no model at `path`, or a file of it is missing or broken.
     """
     # transformers itself would only warn, and start such weights anew
-    model, info = _load(path, "model", output_loading_info=True, ignore_mismatched_sizes=True)
+    model, info = _load(
+        path,
+        "model",
+        output_loading_info=True,
+        ignore_mismatched_sizes=True,
+        use_safetensors=True,  # a pickle could hold code
+    )
     mismatched = {key for key, *_ in info["mismatched_keys"]}
     wrong = sorted({*info["missing_keys"], *info["unexpected_keys"], *mismatched})
     if wrong:
@@ -151,13 +163,15 @@ def _load(path: str, part: str, **options: Any) -> Any:
     try:
         folder = Path(path)
         file = folder / "config.json" if folder.is_dir() else hf_hub_download(path, "config.json")
-        kind = str(json.loads(Path(file).read_text(encoding="utf-8")).get("model_type"))
+        values = json.loads(Path(file).read_text(encoding="utf-8"))
+        kind = str(values.get("model_type"))
         if kind not in map(model_type, SYSTEMS):
             raise ValueError(
                 f"the model_type of its config.json is {kind!r}, which is no system of this "
                 f"package; they are {', '.join(map(model_type, SYSTEMS))}"
             )
         system = SYSTEMS[kind.removeprefix("mmgenre-")]
+        _check_config(load_class(system.config), values)
         # or AutoTokenizer, which looks at config.json too, warns of an unknown kind of model
         AutoConfig.register(kind, load_class(system.config), exist_ok=True)
         return load_class(getattr(system, part)).from_pretrained(path, **options)
@@ -167,6 +181,26 @@ def _load(path: str, part: str, **options: Any) -> Any:
     except Exception as error:  # json, safetensors and the Hub each raise kinds of their own
         reason = " ".join(str(error).split()) or type(error).__name__
         raise ValueError(f"{path!r} cannot be loaded as a model: {reason}") from error
+
+
+def _check_config(config_class: Any, values: Mapping[str, Any]) -> None:
+    """See that config.json says what the outputs are, and nothing that would be passed over.
+
+    Raises:
+        ValueError: It does not, or it does.
+    """
+    if not isinstance(values.get("id2label"), dict):
+        raise ValueError(
+            "its config.json has no id2label, the genres' names; add them, such as "
+            '{"0": "action", "1": "adventure"}, in label order'
+        )
+    known = {field.name for field in dataclasses.fields(config_class)}
+    unknown = sorted(values.keys() - known - _WRITTEN_KEYS)
+    if unknown:
+        raise ValueError(
+            f"its config.json has keys that this version of mmgenre does not know "
+            f"({', '.join(unknown)}); a newer version may have saved it: update mmgenre"
+        )
 
 
 def register_auto_classes() -> None:

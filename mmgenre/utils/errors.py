@@ -56,8 +56,8 @@ def exit_on_user_error(program: str) -> Iterator[None]:
         if rank == 0:
             print(f"{program}: {reason}", file=sys.stderr, flush=True)
         sys.exit(PREEMPTED_STATUS)
-    except KeyboardInterrupt:
-        print(f"{program}: interrupted", file=sys.stderr, flush=True)
+    except KeyboardInterrupt as error:
+        print(f"{program}: interrupted{error}", file=sys.stderr, flush=True)
         sys.exit(INTERRUPTED_STATUS)
     except Exception:
         # Not Python's own way, which would keep the loaders' processes alive until its very end.

@@ -7,7 +7,6 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 
-from datasets import disable_progress_bars as disable_datasets_progress_bars
 from tqdm import tqdm
 from tqdm.contrib.logging import logging_redirect_tqdm
 from transformers.utils import logging as transformers_logging
@@ -27,9 +26,12 @@ def show_progress() -> bool:
 
 @contextmanager
 def log_progress(
-    logger: logging.Logger, verb: str, total: int, unit: str
+    logger: logging.Logger, verb: str, total: int | None, unit: str
 ) -> Iterator[Callable[[int], None]]:
     """Show how far a long piece of work is: a bar, or a line now and then; rate and time left.
+
+    Args:
+        total: None where nobody knows how much there is.
 
     Yields:
         A function to call with the number of units that were done since the last call.
@@ -46,6 +48,9 @@ def log_progress(
         if bar.disable and now - last_line >= _SECONDS_BETWEEN_LINES:
             last_line = now
             rate = done / (now - started)
+            if total is None:
+                logger.info("%s %d %s, %.1f/s", verb, done, unit, rate)
+                return
             left = tqdm.format_interval((total - done) / rate)
             logger.info("%s %d of %d %s, %.1f/s, %s left", verb, done, total, unit, rate, left)
 
@@ -63,5 +68,7 @@ def set_up_logging() -> None:
     )
     logging.getLogger("mmgenre").setLevel(logging.INFO if is_main_process() else logging.ERROR)
     # These write a bar for every file, into log files too.
-    disable_datasets_progress_bars()
+    os.environ["HF_DATASETS_DISABLE_PROGRESS_BARS"] = "1"
+    if "datasets" in sys.modules:  # a second's import, which not every command needs
+        sys.modules["datasets"].disable_progress_bars()
     transformers_logging.disable_progress_bar()

@@ -88,7 +88,7 @@ def detect_format(path: str) -> str:
             f"{path} is a file; give the folder that holds the data set, unpacked if it is an "
             "archive"
         )
-    found = _formats_in(folder)
+    found = formats_in(folder)
     if len(found) > 1:
         raise UserError(
             f"{path} holds data sets in the formats {' and '.join(found)}; name one with "
@@ -106,13 +106,14 @@ def nearby_hint(folder: Path) -> str:
     """The end of a message, where a data set lies one level deeper or higher than `folder`."""
     deeper = (child for child in sorted(folder.iterdir()) if child.is_dir())
     for nearby in (*deeper, folder.resolve().parent):
-        found = _formats_in(nearby)
+        found = formats_in(nearby)
         if found:
             return f", but {nearby} holds one ({', '.join(found)}); give that folder"
     return ""
 
 
-def _formats_in(folder: Path) -> list[str]:
+def formats_in(folder: Path) -> list[str]:
+    """The keys of `READERS` whose files are there."""
     return [
         name
         for name, patterns in _MARKS.items()

@@ -42,13 +42,19 @@ def located(place: str) -> Iterator[None]:
 @contextmanager
 def open_text(path: Path) -> Iterator[TextIO]:
     """Open a UTF-8 file; what goes wrong while it is read is a `UserError` that names it."""
+    with reading(str(path)), path.open(encoding="utf-8-sig", newline="") as stream:
+        yield stream
+
+
+@contextmanager
+def reading(name: str) -> Iterator[None]:
+    """Make a `UserError` that names the file of what goes wrong while its text is read."""
     try:
-        with path.open(encoding="utf-8-sig", newline="") as stream:
-            yield stream
+        yield
     except UnicodeDecodeError as error:
-        raise UserError(f"{path} is not UTF-8 text ({error.reason}); save it as UTF-8") from error
+        raise UserError(f"{name} is not UTF-8 text ({error.reason}); save it as UTF-8") from error
     except OSError as error:
-        raise UserError(f"{path} cannot be read ({error.strerror})") from error
+        raise UserError(f"{name} cannot be read ({error.strerror})") from error
 
 
 def jsonl_rows(path: Path) -> Iterator[tuple[int, Row]]:
@@ -57,13 +63,29 @@ def jsonl_rows(path: Path) -> Iterator[tuple[int, Row]]:
         for number, line in enumerate(stream, start=1):
             if not line.strip():
                 continue
-            try:
-                row = json.loads(line)
-            except (ValueError, RecursionError) as error:
-                raise UserError(f"{path} line {number}: broken JSON: {error}") from error
-            if not isinstance(row, dict):
-                raise UserError(f"{path} line {number}: must be a JSON object {{...}}")
+            with located(f"{path} line {number}"):
+                row = json_row(line)
             yield number, row
+
+
+def json_row(line: str) -> Row:
+    """The row in a line of JSON."""
+    try:
+        row = json.loads(line)
+    except (ValueError, RecursionError) as error:
+        raise UserError(f"broken JSON: {error}") from error
+    if not isinstance(row, dict):
+        raise UserError("must be a JSON object {...}")
+    return row
+
+
+def check_csv_row(row: Row) -> None:
+    """See that a row of `csv.DictReader` has as many fields as the header."""
+    # DictReader puts surplus fields under the key None and fills missing ones with it.
+    if None in row or None in row.values():
+        raise UserError(
+            "the number of fields is not that of the header; put fields that hold a comma in quotes"
+        )
 
 
 def claim_id(taken: dict[str, str], movie_id: str, place: str) -> None:

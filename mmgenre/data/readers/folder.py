@@ -47,12 +47,8 @@ def _csv_rows(path: Path) -> Iterator[tuple[int, Row]]:
         reader = csv.DictReader(stream)
         try:
             for row in reader:
-                # DictReader puts surplus fields under the key None and fills missing ones with it.
-                if None in row or None in row.values():
-                    raise UserError(
-                        f"{path} line {reader.line_num}: the number of fields is not that of the "
-                        "header; put fields that hold a comma in quotes"
-                    )
+                with fields.located(f"{path} line {reader.line_num}"):
+                    fields.check_csv_row(row)
                 yield reader.line_num, row
         except csv.Error as error:
             line = reader.reader.line_num  # DictReader's own is still that of the row before
