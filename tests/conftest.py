@@ -17,6 +17,8 @@ import pytest
 import yaml
 from tiny import ROOT, TINY_MODEL
 
+pytest_plugins = ["browser"]
+
 os.environ["PYTHONPATH"] = os.pathsep.join(
     [str(ROOT), str(ROOT / "tests"), *filter(None, [os.environ.get("PYTHONPATH")])]
 )

@@ -101,15 +101,14 @@ def create_app(
     def predict(poster: str | None, plot: str | None) -> Iterator[tuple[str, str, str]]:
         """Genres and similar movies at once, the explanation when it is there."""
         movie = {"poster": poster, "plot": plot}
-        try:
-            table = _table(pipeline, pipeline(movie))
-            others = "" if similar is None else _others(similar, movie)
-            yield table, others, "<p>Explaining ...</p>"
-            page = render_page(explainer(movie))
-        except (OSError, ValueError) as error:
-            # The sentence without this machine's paths.
-            message = str(error).replace(str(poster), Path(str(poster)).name)
-            raise gr.Error(html.escape(message), duration=None) from error
+        prediction = next(pipeline.stream([movie]))
+        if "error" in prediction:
+            message = prediction["error"].replace(str(poster), Path(str(poster)).name)
+            raise gr.Error(html.escape(message), duration=None, print_exception=False)
+        table = _table(pipeline, prediction)
+        others = "" if similar is None else _others(similar, movie)
+        yield table, others, "<p>Explaining ...</p>"
+        page = render_page(explainer(movie))
         frame = f'srcdoc="{html.escape(page)}" sandbox="" title="Explanation"'
         yield table, others, f'<iframe class="explanation" {frame}></iframe>'
 
@@ -120,12 +119,12 @@ def create_app(
                 poster = gr.Image(
                     label="Poster",
                     type="filepath",
-                    # Undecoded: the pipeline has limits for that.
-                    image_mode=None,
                     sources=["upload", "clipboard"],
                     height=360,
                     buttons=[],
                 )
+                # Gradio's own would decode the file, without the pipeline's limits and sentences.
+                poster.preprocess = lambda payload: payload and payload.path
                 plot = gr.Textbox(label="Plot", lines=6, max_length=MAX_PLOT_CHARACTERS)
                 button = gr.Button("Predict", variant="primary")
             with gr.Column():
