@@ -217,6 +217,17 @@ def main() -> None:
     explain.add_argument("--output", type=Path, required=True, help="folder to write")
     explain.set_defaults(run=_explain)
 
+    app = commands.add_parser("app", help="try a model in a browser")
+    app.add_argument("model", help="a run's folder, a saved model's folder or its Hub name")
+    app.add_argument("--train_data", help="movies of which similar ones are shown")
+    app.add_argument(
+        "--host",
+        default="127.0.0.1",
+        help="address to listen on; default: %(default)s, which is this machine alone",
+    )
+    app.add_argument("--port", type=int, default=7860, help="default: %(default)s")
+    app.set_defaults(run=_app)
+
     stats = commands.add_parser("stats", help="count what a data set holds", add_help=False)
     stats.set_defaults(run=_stats)
 
@@ -429,6 +440,25 @@ def _explain(args: argparse.Namespace) -> None:
         parts = [f"{name} {value:+.3f}" for name, value in explained.contributions.items()]
         print(f"{explained.genre} {explained.probability:.3f}: {', '.join(parts)}")
     print(args.output)
+
+
+def _app(args: argparse.Namespace) -> None:
+    from mmgenre.constants import SIMILAR_FILE
+    from mmgenre.inference.app import run_app
+    from mmgenre.inference.pipeline import GenrePipeline
+    from mmgenre.utils.errors import UserError
+    from mmgenre.utils.logging import set_up_logging
+
+    set_up_logging()
+    folder = Path(args.model)
+    index = folder / SIMILAR_FILE if folder.is_dir() else None
+    try:
+        pipeline = GenrePipeline.from_pretrained(args.model)
+        run_app(pipeline, args.train_data, index, args.host, args.port)
+    except OSError as error:
+        raise UserError(
+            f"the app cannot listen on {args.host}:{args.port} ({error}); name another --port"
+        ) from error
 
 
 if __name__ == "__main__":

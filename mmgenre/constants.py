@@ -48,3 +48,5 @@ EXPORT_FILE = "export.json"
 EXPLANATION_FILE = "explanation.html"
 EXPLANATION_FIGURE_FILE = "explanation.png"
 EXPLANATION_DATA_FILE = "explanation.json"
+
+SIMILAR_FILE = "similar_movies.safetensors"

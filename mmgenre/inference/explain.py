@@ -22,6 +22,8 @@ from torch.func import functional_call
 from mmgenre.data.labels import canonical_genre
 from mmgenre.inference.pipeline import GenrePipeline, Movie
 from mmgenre.models.base import GenrePreTrainedModel
+from mmgenre.models.gmu import GmuForSequenceClassification
+from mmgenre.models.modeling_mmgenre import MMGenreForSequenceClassification
 from mmgenre.utils.errors import UserError
 
 REGIONS = 8  # a side
@@ -294,39 +296,38 @@ def fusion_shares(model: GenrePreTrainedModel, inputs: dict[str, torch.Tensor]) 
 
     Attention over the one fused token has nothing to choose from, and is left out.
     """
-    seen: dict[str, Any] = {}
-    gmu, attention = getattr(model, "gmu", None), getattr(model, "attention", None)
-    if gmu is not None:
-        handle = gmu.gate.register_forward_hook(
-            lambda module, given, out: seen.update(gate=out.sigmoid().mean().item())
-        )
-    elif isinstance(attention, nn.MultiheadAttention) and len(model.config.modalities) > 1:
-        handle = attention.register_forward_pre_hook(
-            lambda module, given, options: seen.update(given=given, options=options),
-            with_kwargs=True,
-        )
-    else:
+    if isinstance(model, GmuForSequenceClassification):
+        gate = _call_of(model, model.gmu.gate, inputs)
+        share = model.gmu.gate(*gate["args"]).sigmoid().mean().item()
+        return {"gate, mean over its units": share}
+    is_ours = isinstance(model, MMGenreForSequenceClassification)
+    if not is_ours or len(model.config.modalities) < 2 or model.config.fusion_tokens == "fused":
         return {}
+    attention: Any = model.attention
+    call = _call_of(model, attention, inputs)
+    _, weights = attention(*call["args"], **{**call["kwargs"], "need_weights": True})
+    modalities, tokens = list(model.config.modalities), weights.shape[-1]
+    is_poster = torch.zeros(tokens, dtype=torch.bool)
+    is_poster[modalities.index("image")] = True
+    if tokens > len(modalities):  # then regions and words, in the order of modalities
+        words = inputs["input_ids"].shape[1]
+        first = len(modalities) + (words if modalities[0] == "text" else 0)
+        is_poster[first : first + tokens - len(modalities) - words] = True
+    shares = weights[0].cpu()[:, is_poster].sum(dim=1).tolist()
+    names = ("poster" if name == "image" else "plot" for name in modalities)
+    return {f"attention of the {name}": share for name, share in zip(names, shares, strict=True)}
+
+
+def _call_of(
+    model: GenrePreTrainedModel, module: nn.Module, inputs: dict[str, torch.Tensor]
+) -> dict[str, Any]:
+    """`args` and `kwargs` that the model calls one of its modules with."""
+    call: dict[str, Any] = {}
+    handle = module.register_forward_pre_hook(
+        lambda _, args, kwargs: call.update(args=args, kwargs=kwargs), with_kwargs=True
+    )
     try:
         model(**inputs)
     finally:
         handle.remove()
-    if gmu is not None:
-        return {"gate, mean over its units": seen["gate"]}
-    query, keys, _ = seen["given"]
-    if keys.shape[1] == 1:
-        return {}
-    _, weights = attention(*seen["given"], **{**seen["options"], "need_weights": True})
-    is_poster = torch.zeros(keys.shape[1], dtype=torch.bool)
-    modalities = list(model.config.modalities)
-    is_poster[modalities.index("image")] = True
-    if keys.shape[1] > len(modalities):  # then regions and words, in the order of modalities
-        words = inputs["input_ids"].shape[1]
-        first = len(modalities) + (words if modalities[0] == "text" else 0)
-        is_poster[first : first + keys.shape[1] - len(modalities) - words] = True
-    return {
-        f"attention of the {'poster' if name == 'image' else 'plot'}": weights[0, row][is_poster]
-        .sum()
-        .item()
-        for row, name in enumerate(modalities)
-    }
+    return call

@@ -205,15 +205,18 @@ class GenrePipeline:
         for movie in batch:
             yield {"error": movie} if isinstance(movie, str) else self._decide(next(rows))
 
-    @torch.inference_mode()
-    def _probabilities(self, movies: Sequence[Encoded]) -> list[list[float]]:
+    def collate(self, movies: Sequence[Encoded]) -> dict[str, torch.Tensor]:
+        """Inputs of the model's `forward`, on its device."""
         inputs = {
             **{name: torch.cat([m.images[name] for m in movies]) for name in movies[0].images},
             **self.processor.encode_text([movie.plot for movie in movies]),
             **self.processor.encode_features([movie.features for movie in movies]),
         }
-        inputs = {name: value.to(self.device) for name, value in inputs.items()}
-        return self.model(**inputs).logits.double().sigmoid().tolist()
+        return {name: value.to(self.device) for name, value in inputs.items()}
+
+    @torch.inference_mode()
+    def _probabilities(self, movies: Sequence[Encoded]) -> list[list[float]]:
+        return self.model(**self.collate(movies)).logits.double().sigmoid().tolist()
 
     def _decide(self, probabilities: Sequence[float]) -> Prediction:
         if not all(0 <= p <= 1 for p in probabilities):
