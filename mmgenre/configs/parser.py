@@ -70,13 +70,18 @@ def parse_doctor_arguments(argv: Sequence[str]) -> tuple[TrainConfig, TrainConfi
     Raises:
         UserError: As `parse_train_arguments`.
     """
-    config, (doctor,) = _resolve(list(argv), [DoctorArguments])
-    given, _ = _resolve(list(argv), [DoctorArguments], use_saved=False)
+    usage = "mmgenre doctor [--recipe NAME] [--flag value ...]"
+    config, (doctor,) = _resolve(list(argv), [DoctorArguments], usage)
+    given, _ = _resolve(list(argv), [DoctorArguments], usage, use_saved=False)
     return config, given, doctor
 
 
 def _resolve(
-    argv: list[str], others: Sequence[type] = (), *, use_saved: bool = True
+    argv: list[str],
+    others: Sequence[type] = (),
+    usage: str = TRAIN_USAGE,
+    *,
+    use_saved: bool = True,
 ) -> tuple[TrainConfig, list[Any]]:
     """A training's configuration, and other groups of arguments from the same command line.
 
@@ -94,7 +99,7 @@ def _resolve(
         if saved.is_file():
             # It holds every value; none that it left out may come from the recipe.
             tokens = parser.tokens_from_yaml(saved)
-    parsed = _Parser([*groups, *others]).parse(tokens + argv)
+    parsed = _Parser([*groups, *others], usage).parse(tokens + argv)
     config = TrainConfig(*parsed[: len(groups)])
     _check_ranges(flatten(config))
     return config, list(parsed[len(groups) :])
