@@ -56,6 +56,7 @@ def predict(model: str, inputs: list[str], options: PredictOptions) -> None:
     # A table that is none is known before the model is loaded.
     movies = chain(list(islice(movies, 1)), movies)
     pipeline = GenrePipeline.from_pretrained(model, options.device, options.batch_size)
+    hint = "" if path is None else f"; what is in {path} is whole, and --resume goes on"
     output = open_output(path, file_format, pipeline.genres, options.resume)
     try:
         with closing(output):
@@ -67,10 +68,8 @@ def predict(model: str, inputs: list[str], options: PredictOptions) -> None:
         signal.signal(signal.SIGPIPE, signal.SIG_DFL)
         os.kill(os.getpid(), signal.SIGPIPE)
     except OSError as error:
-        hint = "" if path is None else f"; what is in {path} is whole, and --resume goes on"
         raise UserError(f"the output cannot be written ({error.strerror}){hint}") from error
     except KeyboardInterrupt:
-        hint = "" if path is None else f"; what is in {path} is whole, and --resume goes on"
         raise KeyboardInterrupt(hint) from None
 
 

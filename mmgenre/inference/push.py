@@ -3,7 +3,7 @@
 import json
 import re
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from fnmatch import fnmatch
 from pathlib import Path
 from typing import NamedTuple
@@ -21,7 +21,8 @@ _ALLOWED = (
     *("tokenizer_config.json", "special_tokens_map.json", "vocab.txt", "merges.txt"),
 )
 _PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.pkl", "*.pickle", "*.joblib")
-_SECRETS = {
+_PATH = "a path of this machine"
+_PATTERNS = {
     "a token of the Hugging Face Hub": r"hf_[A-Za-z0-9]{20,}",
     "a key of W&B": r"wandb_v1_\w{20,}|(?i:wandb\w*key)\W{1,5}[0-9a-f]{40}",
     "a key of AWS": r"\b(AKIA|ASIA)[0-9A-Z]{16}\b",
@@ -32,7 +33,7 @@ _SECRETS = {
     "a private key": r"-----BEGIN [A-Z ]*PRIVATE KEY-----",
     "a password": r"(?i:password|passwd|secret|api_?key|access_?token)[\"']?\s*[:=]\s*[\"']?"
     r"[\w+/-]{16,}",
-    "a path of this machine": r"(?<![\w.:/])/(home|root|Users|tmp|mnt|scratch|work|var|opt|srv|data"
+    _PATH: r"(?<![\w.:/])/(home|root|Users|tmp|mnt|scratch|work|var|opt|srv|data"
     r"|gpfs|lustre|workspace|private)/[\w.-]+|\b[A-Za-z]:\\+Users\\",
 }
 
@@ -81,9 +82,12 @@ def prepare_upload(run: str, repo: str, data_license: str | None = None) -> Uplo
         else:
             left_out.append(path.name)
     card = str(create_card(Path(run), model, repo, data_license))
-    _check_text(CARD_FILE, card.splitlines())
+    folders = [Path.home(), Path.cwd(), Path(run).resolve()]
+    own = [re.escape(str(folder)) for folder in folders if len(folder.parts) > 2]
+    patterns = _PATTERNS | {_PATH: "|".join([_PATTERNS[_PATH], *own])}
+    _check_text(CARD_FILE, card.splitlines(), patterns)
     for path in files.values():
-        _check_text(str(path), _lines(path))
+        _check_text(str(path), _lines(path), patterns)
     return Upload(repo, card, files, left_out)
 
 
@@ -105,9 +109,13 @@ def push(run: str, repo: str, *, dry_run: bool, public: bool, data_license: str 
 
 
 def _upload(upload: Upload, public: bool) -> str:
-    import httpx
     from huggingface_hub import HfApi
-    from huggingface_hub.errors import HfHubHTTPError, LocalTokenNotFoundError, OfflineModeIsEnabled
+    from huggingface_hub.errors import (
+        HfHubHTTPError,
+        HTTPError,  # of the client that it uses, of which there are two
+        LocalTokenNotFoundError,
+        OfflineModeIsEnabled,
+    )
 
     api = HfApi()
     try:
@@ -129,7 +137,7 @@ def _upload(upload: Upload, public: bool) -> str:
         status = error.response.status_code if error.response is not None else "no status"
         hint = "; log in by: hf auth login" if status == 401 else ""
         raise UserError(f"the Hub refused {upload.repo} ({status}){hint}") from error
-    except (httpx.HTTPError, OfflineModeIsEnabled, OSError) as error:
+    except (HTTPError, OfflineModeIsEnabled, OSError) as error:
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise UserError(f"the Hub cannot be reached ({reason}); nothing was shared") from error
     return str(url)
@@ -149,11 +157,10 @@ def _lines(path: Path) -> Iterator[str]:
     yield json.dumps(header.get("__metadata__", {}))
 
 
-def _check_text(name: str, lines: Iterator[str] | list[str]) -> None:
+def _check_text(name: str, lines: Iterable[str], patterns: Mapping[str, str]) -> None:
     for number, line in enumerate(lines, start=1):
-        for what, pattern in _SECRETS.items():
-            found = re.search(pattern, line)
-            if found is not None:
+        for what, pattern in patterns.items():
+            if re.search(pattern, line):
                 # Not what was found: a secret is no more for a log than for the Hub.
                 raise UserError(
                     f"{name} line {number} holds {what}; take it out before the model is shared"

@@ -31,6 +31,7 @@ def read_text_config(text_backbone: str) -> BertConfig:
         raise ValueError(
             f"text_backbone {text_backbone!r} is a {config.model_type} model; bert is needed"
         )
+    config.name_or_path = ""  # it can be a path, which would be saved with every model
     return config
 
 

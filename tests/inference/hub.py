@@ -13,7 +13,7 @@ class Hub(ThreadingHTTPServer):
     """Keeps what it was told.
 
     Attributes:
-        requests: (method, path, headers, body) of each.
+        requests: (method, path) of each.
         files: What was committed, by name.
         is_private: As the repository was made.
     """
@@ -49,7 +49,8 @@ class _Handler(BaseHTTPRequestHandler):
             return self._send(401, {"error": "Unauthorized"})
         if path == "/api/repos/create":
             if hub.is_private is None:
-                hub.is_private = json.loads(body)["private"]
+                asked = json.loads(body)  # the client's versions 1 and 2 say it in their own ways
+                hub.is_private = asked.get("private", asked.get("visibility") == "private")
                 return self._send(200, {"url": f"{hub.url}/me/movies"})
             return self._send(409, {"url": f"{hub.url}/me/movies"})
         if path.endswith("/preupload/main"):

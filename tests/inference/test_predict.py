@@ -13,14 +13,18 @@ from typing import Any
 import pyarrow.parquet as pq
 import pytest
 import torch
+from PIL import Image
 from processes import num_lines, wait_for
+from systems import CASES, create
 from tiny import ROOT
 
 from mmgenre import GenrePipeline, load_model
 from mmgenre.data.readers.folder import read_folder
+from mmgenre.data.tokenizer import train_tokenizer
 from mmgenre.evaluation.predictions import read_predictions
 from mmgenre.inference.predict import PredictOptions, predict
 from mmgenre.models.pictures import open_poster
+from mmgenre.models.processing_mmgenre import MMGenreProcessor
 
 Movie = dict[str, Any]
 
@@ -56,6 +60,11 @@ def assert_same(one: dict[str, Movie], other: dict[str, Movie]) -> None:
         assert movie.get("error") == twin.get("error")
         assert movie.get("genres") == twin.get("genres")
         assert movie.get("probabilities") == pytest.approx(twin.get("probabilities"), abs=2e-6)
+
+
+@pytest.fixture(scope="session")
+def pipeline(trained_run: Path) -> GenrePipeline:
+    return GenrePipeline.from_pretrained(str(trained_run), batch_size=4)
 
 
 @pytest.fixture(scope="session")
@@ -283,3 +292,22 @@ def test_the_pipeline_raises_with_the_movies_place(pipeline: GenrePipeline) -> N
         pipeline([{"plot": "A duel."}, {"poster": "no.jpg"}])
     with pytest.raises(ValueError, match="^movie 0: 'title' is unknown; a movie can have poster"):
         pipeline({"title": "Duel"})
+
+
+@pytest.mark.parametrize("case", [case for case in CASES if case not in ("gat", "mm_gatbt")])
+def test_every_system_without_a_graph_predicts(case: str) -> None:
+    model = create(case)
+    tokenizer = None
+    if "text" in model.config.modalities:
+        tokenizer = train_tokenizer(["A duel at dawn."], vocab_size=60)
+    processor = MMGenreProcessor.from_config(model.config, tokenizer)
+    picture = Image.new("RGB", (40, 60), "red")
+    features = {name: torch.ones(dim) for name, dim in model.config.feature_dims.items()}
+    movie = {"poster": picture, "plot": "A duel at dawn.", "features": features or None}
+    inputs = processor(images=picture, text="A duel at dawn.", features=[features or None])
+    with torch.no_grad():
+        expected = model(**inputs).logits.sigmoid()[0].tolist()
+    prediction = GenrePipeline(model, processor)(movie)
+    assert list(prediction["probabilities"].values()) == pytest.approx(expected, abs=1e-6)
+    (wrong,) = GenrePipeline(model, processor).stream([{}])
+    assert wrong["error"].startswith("there is no ")

@@ -1,6 +1,7 @@
 import json
 import pickle
 import re
+import shlex
 import shutil
 import subprocess
 from collections.abc import Callable
@@ -8,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import Run
 from hub import serve
 from huggingface_hub import ModelCard
 from safetensors.torch import load_file, save_file
@@ -18,6 +18,7 @@ from mmgenre.inference.card import create_card, training_command
 from mmgenre.inference.push import prepare_upload
 from mmgenre.utils.errors import UserError
 
+Run = Callable[..., subprocess.CompletedProcess[str]]
 REPO = "me/movies"
 TOKEN = "hf_" + "x" * 34
 
@@ -71,8 +72,6 @@ def test_a_licence_that_nobody_named_is_unknown(evaluated: Path) -> None:
 def test_the_command_on_the_card_gives_the_same_configuration(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    import shlex
-
     flags = (
         "--recipe quickstart --seed 3 --learning_rate 1e-3 --genres drama film-noir --model_config "
         "image_size=32 trainable_text_layers=[embeddings,pooler] missing_plot='a b'"
@@ -161,6 +160,13 @@ def test_secrets_paths_and_pickles_stay_here(case: str, run: Path) -> None:
         prepare_upload(str(run), REPO)
     assert message in str(caught.value)
     assert TOKEN not in str(caught.value)
+
+
+def test_a_path_in_this_users_home_stays_here(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", "/cluster/me")
+    change(run, "vocab.txt", "/cluster/me/movies\n")
+    with pytest.raises(UserError, match="line 1 holds a path of this machine"):
+        prepare_upload(str(run), REPO)
 
 
 def push(run_script: Run, run: Path, *flags: str, url: str) -> subprocess.CompletedProcess[str]:

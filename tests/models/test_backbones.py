@@ -336,3 +336,10 @@ def test_code_in_a_text_backbone_s_pickle_is_not_run(build, text_config, tmp_pat
     with pytest.raises(ValueError, match=r"text_backbone '.*' cannot be loaded"):
         build(text_backbone=tmp_path)
     assert not trace.exists()
+
+
+def test_a_backbones_path_is_saved_with_no_model(tmp_path):
+    BertConfig(hidden_size=12).save_pretrained(tmp_path)
+    config = read_text_config(str(tmp_path))
+    assert config.hidden_size == 12
+    assert str(tmp_path) not in config.to_json_string()
