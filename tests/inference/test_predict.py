@@ -63,11 +63,6 @@ def assert_same(one: dict[str, Movie], other: dict[str, Movie]) -> None:
 
 
 @pytest.fixture(scope="session")
-def pipeline(trained_run: Path) -> GenrePipeline:
-    return GenrePipeline.from_pretrained(str(trained_run), batch_size=4)
-
-
-@pytest.fixture(scope="session")
 def movies(demo_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Format D with movies of every kind, one of them with a broken poster."""
     folder = tmp_path_factory.mktemp("movies")
