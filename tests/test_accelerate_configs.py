@@ -66,6 +66,7 @@ def free_port() -> int:
         return server.getsockname()[1]
 
 
+@pytest.mark.slow
 def test_launching_two_machines(arguments: list[Any], tmp_path: Path) -> None:
     port = ["--main_process_port", free_port(), "--num_processes", "2", "--mixed_precision", "no"]
     machines = [
@@ -88,6 +89,7 @@ def weights(run: Path) -> dict[str, torch.Tensor]:
     return load_file(folder / "pretrained_model" / "model.safetensors")
 
 
+@pytest.mark.slow
 def test_fsdp_trains_saves_and_resumes_as_ddp_does(recipe: str, tmp_path: Path) -> None:
     def fsdp(name: str, *flags: str) -> None:
         script = [ROOT / "tests" / "fsdp_on_cpu.py", "--output_dir", tmp_path / name, *flags]

@@ -37,6 +37,7 @@ def test_the_environment_alone(run_script) -> None:
     assert said["training"].startswith("not looked at")
 
 
+@pytest.mark.slow
 def test_a_training_of_two_processes(recipe: str, tmp_path: Path) -> None:
     """It measures, and leaves nothing behind."""
     flags = ["--recipe", recipe, "--output_dir", str(tmp_path), "--time_left=10:00"]
@@ -189,6 +190,7 @@ def test_a_job_that_makes_no_progress(tmp_path: Path) -> None:
     assert json.loads((run / JOB_FILE).read_text())["starts_without_progress"] == 0
 
 
+@pytest.mark.slow
 def test_a_requeued_job_whose_configuration_changed(
     recipe: str, tmp_path: Path, run_main, run_script
 ) -> None:

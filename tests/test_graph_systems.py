@@ -218,6 +218,7 @@ def test_a_killed_run_goes_on_as_if_nothing_had_been(
     assert are_equal(trained(run), whole)
 
 
+@pytest.mark.slow
 def test_two_processes_compute_node_features_together(recipe_of, run_main, tmp_path) -> None:
     one, two = tmp_path / "one", tmp_path / "run"
     run_main("train", "--recipe", recipe_of(output_dir=str(one), num_train_epochs=1))

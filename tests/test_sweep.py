@@ -253,6 +253,7 @@ def test_optuna_is_not_installed(sweep: Sweep, monkeypatch) -> None:
     )
 
 
+@pytest.mark.slow
 def test_real_runs(sweep: Sweep, demo_dir: Path, tmp_path: Path) -> None:
     options = ["--recipe", "label_frequency", "--dataset", str(demo_dir), "--report_to", "none"]
     status, output, _ = sweep(command=[sys.executable, str(ROOT / "train.py"), *options])

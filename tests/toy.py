@@ -18,6 +18,7 @@ from typing import Any
 
 import torch
 from safetensors.torch import save_file
+from torch import distributed as dist
 from torch import nn
 from torch.utils.data import DataLoader, Dataset, default_collate
 
@@ -257,6 +258,8 @@ def main(jobs: list[tuple[str, dict[str, Any]]]) -> None:
         set_up_logging()
         for folder, kwargs in jobs:
             fit(Path(folder), preemption=preemption, **kwargs)
+        if dist.is_initialized():  # or a thread of gloo can abort Python's orderly end
+            dist.destroy_process_group()
 
 
 def main_of_rank(env: dict[str, str], log: Path, jobs: list[tuple[str, dict[str, Any]]]) -> None:

@@ -112,6 +112,7 @@ def test_a_process_that_is_killed_ends_the_others(tmp_path: Path) -> None:
     find_checkpoint(tmp_path / "checkpoints", "last")
 
 
+@pytest.mark.slow
 def test_a_process_that_hangs_ends_the_others_in_time(tmp_path: Path) -> None:
     kwargs = {**ENDLESS, "ddp_timeout": 5}
     processes = start(2, TOY, json.dumps([[str(tmp_path), kwargs]]))

@@ -96,7 +96,7 @@ def weights(run: Path, epoch: int) -> dict[str, torch.Tensor]:
     )
 
 
-@pytest.mark.parametrize("processes", [1, 2])
+@pytest.mark.parametrize("processes", [1, pytest.param(2, marks=pytest.mark.slow)])
 def test_waiting_is_as_if_not_trained(
     recipe: str, run_main: Any, tmp_path: Path, processes: int
 ) -> None:

@@ -142,7 +142,11 @@ USR1 = {"PET_SIGNALS_TO_HANDLE": "SIGTERM,SIGINT,SIGHUP,SIGQUIT,SIGUSR1"}
 
 @pytest.mark.parametrize(
     ("name", "env"),
-    [("SIGTERM", {}), ("SIGUSR1", USR1), ("SIGUSR1", {})],
+    [
+        ("SIGTERM", {}),
+        pytest.param("SIGUSR1", USR1, marks=pytest.mark.slow),
+        pytest.param("SIGUSR1", {}, marks=pytest.mark.slow),
+    ],
     ids=["TERM", "USR1 that is passed on", "USR1 that kills the launcher"],
 )
 def test_a_signal_to_the_launcher(tmp_path: Path, name: str, env: dict[str, str]) -> None:

@@ -372,6 +372,7 @@ def test_rows_and_their_axes(tmp_path: Path) -> None:
     assert [row["epoch"] for row in rows if "epoch" in row] == [line["epoch"] for line in history]
 
 
+@pytest.mark.slow
 def test_many_processes_are_one_run(tmp_path: Path) -> None:
     folder = tmp_path / "run"
     run(2, TOY, json.dumps([[str(folder), {"report_to": "wandb"}]]), WANDB_MODE="offline")
