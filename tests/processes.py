@@ -1,5 +1,6 @@
 """Real processes of one run, started as `srun` would: without a launcher of their own."""
 
+import json
 import os
 import socket
 import subprocess
@@ -81,6 +82,10 @@ def wait_for(condition: Callable[[], Any], process: subprocess.Popen, seconds: f
 
 def num_lines(path: Path) -> int:
     return path.read_bytes().count(b"\n") if path.exists() else 0
+
+
+def read_lines(path: Path) -> list[Any]:
+    return [json.loads(line) for line in path.open()]
 
 
 def run(num_processes: int, script: Path, *arguments: Any, **env: str) -> None:

@@ -15,9 +15,9 @@ from typing import Any
 
 import pytest
 import torch
-from processes import num_lines, rank_environments, start
+from processes import num_lines, rank_environments, read_lines, start
 from safetensors.torch import load_file
-from test_distributed import consumed, read_lines
+from test_distributed import consumed
 from tiny import ROOT
 from toy import main_of_rank
 

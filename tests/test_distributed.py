@@ -7,7 +7,7 @@ from typing import Any
 import gathered
 import pytest
 import torch
-from processes import TOY, run, start
+from processes import TOY, read_lines, run, start
 from safetensors.torch import load_file
 from sklearn.metrics import average_precision_score, f1_score
 from systems import CASES
@@ -60,10 +60,6 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
             jobs.append((str(folder / feature / layout), kwargs))
         train(num_processes, jobs)
     return folder
-
-
-def read_lines(path: Path) -> list[Any]:
-    return [json.loads(line) for line in path.open()]
 
 
 def consumed(folder: Path) -> dict[int, set[int]]:

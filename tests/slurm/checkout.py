@@ -24,7 +24,7 @@ SITE = {
     "SIGNAL_SECONDS": "50",
     "LAUNCHER": "srun",
 }
-_FAILED = ("FAILED", "CANCELLED", "TIMEOUT")
+_ENDED = ("COMPLETED", "FAILED", "CANCELLED", "TIMEOUT")
 
 
 class Checkout:
@@ -66,28 +66,25 @@ class Checkout:
         text = self.cluster.run("scontrol", "show", "--oneliner", "job", job)
         return dict(field.split("=", 1) for field in text.split() if "=" in field)
 
-    def wait(self, job: str, condition: Callable[[], Any], seconds: float = 600) -> Any:
-        """Until the condition is true, of a job that must not fail meanwhile."""
+    def wait(self, job: str, condition: Callable[[], Any], seconds: float = 120) -> Any:
+        """Until the condition is true, at the latest when the job has ended."""
         deadline = time.monotonic() + seconds
-        while not (value := condition()):
+        while True:
             facts = self.facts(job)
-            assert facts["JobState"] not in _FAILED, self.log(facts)
+            if value := condition():
+                return value
+            assert facts["JobState"] not in _ENDED, self.log(facts)
             assert time.monotonic() < deadline, self.log(facts)
             time.sleep(0.05)
-        return value
 
-    def wait_for_state(self, job: str, state: str) -> dict[str, str]:
-        """A job's facts once it is in a state, other than failed."""
-        self.wait(job, lambda: self.facts(job)["JobState"] == state)
+    def wait_for_state(self, job: str, *states: str) -> dict[str, str]:
+        """A job's facts once it is in one of the states."""
+        self.wait(job, lambda: self.facts(job)["JobState"] in states)
         return self.facts(job)
 
-    def wait_for_end(self, job: str, seconds: float = 600) -> dict[str, str]:
+    def wait_for_end(self, job: str) -> dict[str, str]:
         """A job's facts once it has ended, whatever way."""
-        deadline = time.monotonic() + seconds
-        while (facts := self.facts(job))["JobState"] not in (*_FAILED, "COMPLETED"):
-            assert time.monotonic() < deadline, self.log(facts)
-            time.sleep(0.05)
-        return facts
+        return self.wait_for_state(job, *_ENDED)
 
     def log(self, facts: dict[str, str]) -> str:
         path = Path(facts["StdOut"])

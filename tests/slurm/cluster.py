@@ -10,7 +10,7 @@ import signal
 import socket
 import subprocess
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,7 @@ _PATH = os.pathsep.join([os.environ["PATH"], "/usr/sbin", "/sbin"])
 
 _CONFIG = """\
 ClusterName=local
+FirstJobId={first_job}
 # The host's own name; what is bound is the address in parentheses.
 SlurmctldHost={host}(127.0.0.1)
 SlurmctldPort={ports[0]}
@@ -75,10 +76,17 @@ def missing() -> list[str]:
 
 
 class Cluster:
-    """A running cluster, from `start` to `stop`; its commands are run by `run`."""
+    """A running cluster, from `start` to `stop`; its commands are run by `run`.
 
-    def __init__(self, folder: Path) -> None:
+    Args:
+        folder: With a short path; others must not be able to write to it.
+        first_job: Jobs are numbered from it. Those of two clusters on this host must differ, as
+            jobs choose their ports by it.
+    """
+
+    def __init__(self, folder: Path, first_job: int) -> None:
         self.folder = folder
+        self.first_job = first_job
         self.env = {**os.environ, "PATH": _PATH, "SLURM_CONF": str(folder / "slurm.conf")}
         self.daemons: dict[str, subprocess.Popen] = {}
 
@@ -139,6 +147,14 @@ class Cluster:
     def cancel_jobs(self) -> None:
         subprocess.run(["scancel", "--user", str(os.getuid())], env=self.env, check=False)
 
+    def trainings_of(self, job: str) -> list[int]:
+        """The processes of a job that train."""
+        return [
+            process
+            for process, command, environment in self._processes()
+            if command[1:2] == ["train.py"] and f"SLURM_JOB_ID={job}" in environment
+        ]
+
     def run(self, *command: str) -> str:
         """The output of a Slurm command."""
         result = subprocess.run(
@@ -163,6 +179,7 @@ class Cluster:
             ).stdout.strip(),
             ports=[_free_port() for _ in range(3)],
             folder=self.folder,
+            first_job=self.first_job,
             node=_NODE,
         )
         (self.folder / "slurm.conf").write_text(text)
@@ -194,17 +211,22 @@ class Cluster:
             time.sleep(0.1)
 
     def _kill_processes_of(self, node: str) -> None:
-        """Of its jobs, and those that watch over them: both know the node and this cluster."""
-        own = (f"SLURMD_NODENAME={node}".encode(), f"SLURM_CONF={self.folder}".encode())
+        """Of its jobs, and those that watch over them."""
+        for process, command, environment in self._processes():
+            is_watcher = Path(command[0]).name.startswith("slurmstepd")
+            if is_watcher or f"SLURMD_NODENAME={node}" in environment:
+                os.kill(process, signal.SIGKILL)
+
+    def _processes(self) -> Iterator[tuple[int, list[str], list[str]]]:
+        """Id, command and environment of what runs on this cluster and no other."""
         for process in Path("/proc").glob("[0-9]*"):
             try:
-                environment = (process / "environ").read_bytes()
-                command = (process / "cmdline").read_bytes()
+                environment = (process / "environ").read_text(errors="replace").split("\0")
+                command = (process / "cmdline").read_text(errors="replace").split("\0")
             except OSError:
                 continue
-            is_watcher = command.startswith(b"slurmstepd") or b"/slurmstepd" in command
-            if own[1] in environment and (own[0] in environment or is_watcher):
-                os.kill(int(process.name), signal.SIGKILL)
+            if f"SLURM_CONF={self.env['SLURM_CONF']}" in environment:
+                yield int(process.name), command, environment
 
 
 def _free_port() -> int:

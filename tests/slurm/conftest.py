@@ -1,5 +1,6 @@
 """A cluster for the tests of this folder, and a run to compare with."""
 
+import os
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -9,7 +10,7 @@ import pytest
 import yaml
 from checkout import Checkout
 from cluster import CannotStart, Cluster
-from test_distributed import read_lines
+from processes import read_lines
 from tiny import TINY_MODEL
 
 NUM_EPOCHS = 24
@@ -17,9 +18,11 @@ NUM_EPOCHS = 24
 
 @pytest.fixture(scope="session")
 def cluster() -> Iterator[Cluster]:
+    """One for each process that runs tests."""
     # Not a folder of pytest's: the path of a socket must be short, and others must not write here.
     with tempfile.TemporaryDirectory(prefix="slurm") as folder:
-        cluster = Cluster(Path(folder))
+        worker = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
+        cluster = Cluster(Path(folder), first_job=100 * worker + 1)
         try:
             cluster.start()
         except CannotStart as reason:
@@ -51,7 +54,6 @@ def text_recipe(tmp_path_factory: pytest.TempPathFactory, demo_dir: Path) -> str
         "lr_scheduler_type": "cosine",
         "warmup_epochs": 1,
         "dataloader_num_workers": 0,
-        "save_steps": 2,
         "report_to": "none",
     }
     path.write_text(yaml.safe_dump(values), encoding="utf-8")
