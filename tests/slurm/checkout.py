@@ -66,21 +66,19 @@ class Checkout:
         text = self.cluster.run("scontrol", "show", "--oneliner", "job", job)
         return dict(field.split("=", 1) for field in text.split() if "=" in field)
 
-    def wait(self, job: str, condition: Callable[[], Any], seconds: float = 120) -> Any:
-        """Until the condition is true, at the latest when the job has ended."""
+    def wait(
+        self, job: str, condition: Callable[[dict[str, str]], Any], seconds: float = 120
+    ) -> dict[str, str]:
+        """A job's facts once they fulfil the condition, at the latest when the job has ended."""
         deadline = time.monotonic() + seconds
-        while True:
-            facts = self.facts(job)
-            if value := condition():
-                return value
+        while not condition(facts := self.facts(job)):
             assert facts["JobState"] not in _ENDED, self.log(facts)
             assert time.monotonic() < deadline, self.log(facts)
-            time.sleep(0.05)
+            time.sleep(0.2)
+        return facts
 
     def wait_for_state(self, job: str, *states: str) -> dict[str, str]:
-        """A job's facts once it is in one of the states."""
-        self.wait(job, lambda: self.facts(job)["JobState"] in states)
-        return self.facts(job)
+        return self.wait(job, lambda facts: facts["JobState"] in states)
 
     def wait_for_end(self, job: str) -> dict[str, str]:
         """A job's facts once it has ended, whatever way."""

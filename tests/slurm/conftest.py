@@ -13,7 +13,7 @@ from cluster import CannotStart, Cluster
 from processes import read_lines
 from tiny import TINY_MODEL
 
-NUM_EPOCHS = 24
+NUM_EPOCHS = 16
 
 
 @pytest.fixture(scope="session")
