@@ -8,7 +8,7 @@ ACTIVATE='source .venv/bin/activate'  # what makes `mmgenre` a command
 SCRATCH=/tmp                          # disk of the node itself, for a copy of prepared data; '' for none
 
 # These can stay as they are.
-CPUS_PER_GPU=8        # cores of a training process and its loaders
+CPUS_PER_GPU=8        # cores of a training process and its loaders; fewer where nodes have fewer
 MIXED_PRECISION=bf16  # fp16 on GPUs before Ampere; no for fp32
 SIGNAL_SECONDS=120    # so long before the time limit a job saves and requeues itself
 LAUNCHER=srun         # or accelerate; slurm/README.md has what it costs

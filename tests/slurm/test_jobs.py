@@ -207,23 +207,22 @@ def test_a_sweep_and_its_table(checkout, text_recipe) -> None:
     assert "| 2 |" in row
 
 
-@pytest.mark.parametrize(
-    ("arguments", "place"),
-    [
-        (["prepare", "data", "runs/data"], "1 processors on nodes node1"),
-        (["train", "runs/a"], "2 processors on nodes node1"),
-        (["train_multi_node", "runs/a"], "4 processors on nodes node[1-2]"),
-        (["evaluate", "runs/a"], "1 processors on nodes node1"),
-        (["sweep", "runs/a", "report mmbt", "1 2"], "2 processors on nodes node1"),
-        (["table", "runs/a"], "1 processors on nodes node1"),
-    ],
-    ids=lambda value: value[0] if isinstance(value, list) else "",
-)
-def test_when_a_job_would_start(checkout, arguments: list[str], place: str) -> None:
+PLACES = {
+    "prepare": "1 processors on nodes node1",
+    "train": "2 processors on nodes node1",
+    "train_multi_node": "4 processors on nodes node[1-2]",
+    "evaluate": "1 processors on nodes node1",
+    "sweep": "2 processors on nodes node1",
+    "table": "1 processors on nodes node1",
+}
+
+
+@pytest.mark.parametrize("job", PLACES)
+def test_when_a_job_would_start(checkout, job: str) -> None:
     checkout.set_site(GPUS_PER_NODE="2")
-    result = checkout.try_submit("--test-only", *arguments)
+    result = checkout.try_submit("--test-only", job, "runs/a", "report", "1 2")
     assert (result.returncode, result.stdout) == (0, "")
-    assert re.search(rf"to start at .* using {re.escape(place)} in partition main", result.stderr)
+    assert re.search(rf"to start at .* using {re.escape(PLACES[job])} in partition", result.stderr)
 
 
 def test_gpus_that_are_not_there(checkout, text_recipe) -> None:
