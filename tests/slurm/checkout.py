@@ -67,7 +67,7 @@ class Checkout:
         return dict(field.split("=", 1) for field in text.split() if "=" in field)
 
     def wait(
-        self, job: str, condition: Callable[[dict[str, str]], Any], seconds: float = 120
+        self, job: str, condition: Callable[[dict[str, str]], Any], seconds: float = 240
     ) -> dict[str, str]:
         """A job's facts once they fulfil the condition, at the latest when the job has ended."""
         deadline = time.monotonic() + seconds

@@ -11,6 +11,7 @@ import socket
 import subprocess
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -215,7 +216,8 @@ class Cluster:
         for process, command, environment in self._processes():
             is_watcher = Path(command[0]).name.startswith("slurmstepd")
             if is_watcher or f"SLURMD_NODENAME={node}" in environment:
-                os.kill(process, signal.SIGKILL)
+                with suppress(ProcessLookupError):
+                    os.kill(process, signal.SIGKILL)
 
     def _processes(self) -> Iterator[tuple[int, list[str], list[str]]]:
         """Id, command and environment of what runs on this cluster and no other."""
