@@ -4,7 +4,7 @@
 |---------|-----------------------------------------|---------------------------|---------------|
 | jsonl   | id, genres, probabilities; or id, error | a line a movie            | anything      |
 | csv     | id, genres, error, probability/<genre>  | a line a movie            | anything      |
-| parquet | the same                                | row groups in a temporary | Ctrl-C, error |
+| parquet | the same                                | row groups in a temporary | signal, error |
 
 A Parquet file ends with the list of what is in it, so that a process that was killed leaves none.
 """
