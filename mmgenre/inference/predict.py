@@ -60,7 +60,8 @@ def predict(
         check_output(path, inputs, options.overwrite, options.resume)
     elif options.resume:
         raise UserError("--resume needs the --output FILE that it goes on with")
-    movies = read_inputs(inputs, options.plot)
+    # An id is one line, as it is in CSV.
+    movies = ((" ".join(i.splitlines()), movie) for i, movie in read_inputs(inputs, options.plot))
     # A table that is none is known before the model is loaded.
     movies = chain(list(islice(movies, 1)), movies)
     pipeline = GenrePipeline.from_pretrained(model, options.device, options.batch_size)

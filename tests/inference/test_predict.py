@@ -166,6 +166,18 @@ def test_a_plot_for_a_poster(
     assert row["probabilities"] == pytest.approx(movie["probabilities"], abs=1e-6)
 
 
+def test_no_cell_of_csv_is_a_formula_and_ids_come_back(trained_run: Path, tmp_path: Path) -> None:
+    ids = ["=1+1", "+1", "-1", "@sum(A1)", "\t=1", "'=1", "'Round Midnight", "two\nlines", "1"]
+    table, output = tmp_path / "table.jsonl", tmp_path / "out.csv"
+    table.write_text("".join(f"{json.dumps({'id': i, 'plot': 'A duel.'})}\n" for i in ids))
+    predict(str(trained_run), [str(table)], PredictOptions(output=output))
+    cells = ["'=1+1", "'+1", "'-1", "'@sum(A1)", "'\t=1", "''=1", "''Round Midnight", "two lines"]
+    assert list(predicted(output)) == [*cells, "1"]
+    before = output.read_bytes()
+    predict(str(trained_run), [str(table)], PredictOptions(output=output, resume=True))
+    assert output.read_bytes() == before
+
+
 @pytest.mark.parametrize("suffix", ["jsonl", "csv"])
 @pytest.mark.parametrize("kept", [0, 5, 40, 3000])
 def test_a_killed_run_goes_on_from_any_byte(
