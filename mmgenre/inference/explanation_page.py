@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 from jinja2 import Environment, PackageLoader, StrictUndefined
-from PIL import Image, ImageColor
+from PIL import Image
 
 from mmgenre.constants import (
     EXPLANATION_DATA_FILE,
@@ -28,7 +28,7 @@ from mmgenre.utils.errors import UserError
 from mmgenre.utils.io import replace_file
 
 # For a genre and against it; told apart by the colour-blind as well.
-_FOR, _AGAINST = (ImageColor.getrgb(PALETTE[name][0]) for name in ("blue", "orange"))
+_FOR, _AGAINST = (tuple(bytes.fromhex(PALETTE[name][0][1:])) for name in ("blue", "orange"))
 _STRONGEST = 0.6  # opacity
 _WORDS_IN_FIGURE = 12
 _PICTURE_SIDE = 320

@@ -60,10 +60,10 @@ def predict(
         check_output(path, inputs, options.overwrite, options.resume)
     elif options.resume:
         raise UserError("--resume needs the --output FILE that it goes on with")
-    # An id is one line, as it is in CSV.
-    movies = ((" ".join(i.splitlines()), movie) for i, movie in read_inputs(inputs, options.plot))
+    read = read_inputs(inputs, options.plot)
+    named = ((" ".join(name.splitlines()), movie) for name, movie in read)  # ids are a line in CSV
     # A table that is none is known before the model is loaded.
-    movies = chain(list(islice(movies, 1)), movies)
+    movies = chain(list(islice(named, 1)), named)
     pipeline = GenrePipeline.from_pretrained(model, options.device, options.batch_size)
     hint = "" if path is None else f"; what is in {path} is whole, and --resume goes on"
     output = open_output(path, file_format, pipeline.genres, options.resume)
