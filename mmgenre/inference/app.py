@@ -24,7 +24,7 @@ try:
 except ImportError as error:
     from mmgenre.utils.errors import UserError
 
-    raise UserError("the app needs gradio; pip install 'mmgenre[app,explain]'") from error
+    raise UserError("the app needs gradio; pip install 'mmgenre[app]'") from error
 
 from mmgenre.data.demo import write_demo_movies
 from mmgenre.data.readers import read_movies

@@ -22,12 +22,13 @@ from mmgenre.constants import (
     EXPLANATION_FIGURE_FILE,
     EXPLANATION_FILE,
 )
+from mmgenre.evaluation.plots import PALETTE
 from mmgenre.inference.explain import Explanation, GenreExplanation, Word
 from mmgenre.utils.errors import UserError
 from mmgenre.utils.io import replace_file
 
 # For a genre and against it; told apart by the colour-blind as well.
-_FOR, _AGAINST = (10, 98, 201), (201, 84, 10)
+_FOR, _AGAINST = (tuple(bytes.fromhex(PALETTE[name][0][1:])) for name in ("blue", "orange"))
 _STRONGEST = 0.6  # opacity
 _WORDS_IN_FIGURE = 12
 _PICTURE_SIDE = 320
@@ -62,6 +63,7 @@ def render_page(explanation: Explanation) -> str:
         lstrip_blocks=True,
     )
     return environment.get_template("explanation.html.jinja").render(
+        palette=PALETTE,
         explanation=explanation,
         genres=[
             {
@@ -163,7 +165,7 @@ def _draw_bars(axes: Any, names: Sequence[str], values: Sequence[float], title: 
     axes.barh(places, values, color=colors)
     axes.set_yticks(places, names)
     axes.invert_yaxis()
-    axes.axvline(0, color="#57606a", linewidth=0.8)
+    axes.axvline(0, color=PALETTE["muted"][0], linewidth=0.8)
     axes.spines[["top", "right", "left"]].set_visible(False)
     axes.set_title(title, loc="left", fontsize=10)
 

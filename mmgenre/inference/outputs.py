@@ -4,7 +4,7 @@
 |---------|-----------------------------------------|---------------------------|---------------|
 | jsonl   | id, genres, probabilities; or id, error | a line a movie            | anything      |
 | csv     | id, genres, error, probability/<genre>  | a line a movie            | anything      |
-| parquet | the same                                | row groups in a temporary | Ctrl-C, error |
+| parquet | the same                                | row groups in a temporary | signal, error |
 
 A Parquet file ends with the list of what is in it, so that a process that was killed leaves none.
 """
@@ -25,6 +25,8 @@ FORMATS = ("jsonl", "csv", "parquet")
 _DECIMALS = 6
 _ROW_GROUP = 1024  # movies
 _SEPARATOR = "|"
+# A spreadsheet takes a cell that begins so for a formula; with a quote before it, for text.
+_FORMULAS = ("=", "+", "-", "@", "\t", "'")
 
 
 class Output(Protocol):
@@ -130,21 +132,25 @@ class _Csv:
         self.header = self._line(["id", "genres", "error", *columns])
 
     def line(self, movie_id: str, prediction: Prediction) -> bytes:
-        movie_id = " ".join(movie_id.splitlines())  # a row is a line, so that it is whole or not
         if "error" in prediction:
-            error = " ".join(prediction["error"].splitlines())
-            return self._line([movie_id, "", error, *[""] * len(self.genres)])
+            return self._line([movie_id, "", prediction["error"], *[""] * len(self.genres)])
         values = [f"{prediction['probabilities'][genre]:.{_DECIMALS}f}" for genre in self.genres]
         return self._line([movie_id, _SEPARATOR.join(prediction["genres"]), "", *values])
 
     def movie_id(self, line: bytes) -> str:
         (row,) = csv.reader([line.decode()])
-        return row[0]
+        return row[0].removeprefix("'")
 
     def _line(self, cells: Sequence[str]) -> bytes:
         stream = io.StringIO()
-        csv.writer(stream, lineterminator="\n").writerow(cells)
+        csv.writer(stream, lineterminator="\n").writerow(map(_as_text, cells))
         return stream.getvalue().encode()
+
+
+def _as_text(cell: str) -> str:
+    """Of one line, so that a row is a line, which is whole or not; and no formula."""
+    cell = " ".join(cell.splitlines())
+    return f"'{cell}" if cell.startswith(_FORMULAS) else cell
 
 
 class _LinesOutput:
@@ -252,9 +258,10 @@ class _ParquetOutput:
     def _flush(self) -> None:
         import pyarrow as pa
 
-        if self.buffer:
-            self.writer.write_batch(pa.RecordBatch.from_pylist(self.buffer, self.schema))
-            self.buffer = []
+        # Emptied before: a signal in between costs rows, which resuming makes up for, not doubles.
+        rows, self.buffer = self.buffer, []
+        if rows:
+            self.writer.write_batch(pa.RecordBatch.from_pylist(rows, self.schema))
 
     def close(self) -> None:
         self._flush()

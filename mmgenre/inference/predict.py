@@ -4,7 +4,7 @@ import logging
 import os
 import signal
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing, nullcontext
 from dataclasses import dataclass
 from itertools import chain, islice, tee
@@ -13,7 +13,7 @@ from pathlib import Path
 from mmgenre.inference.inputs import NamedMovie, read_inputs
 from mmgenre.inference.outputs import Output, check_output, find_format, open_output
 from mmgenre.inference.pipeline import GenrePipeline
-from mmgenre.utils.errors import UserError
+from mmgenre.utils.errors import Preempted, UserError
 from mmgenre.utils.logging import log_progress
 
 logger = logging.getLogger(__name__)
@@ -39,12 +39,20 @@ class PredictOptions:
     resume: bool = False
 
 
-def predict(model: str, inputs: list[str], options: PredictOptions) -> None:
+def predict(
+    model: str,
+    inputs: list[str],
+    options: PredictOptions,
+    check_signals: Callable[[], None] = lambda: None,
+) -> None:
     """Predict the movies of `inputs` (see `read_inputs`), a row a movie, in their order.
+
+    Args:
+        check_signals: Raises where a signal asked to stop; called between movies.
 
     Raises:
         UserError: The model, an input or the output cannot be used; rows before it are written.
-        KeyboardInterrupt: Ctrl-C; says where the rows before it are.
+        KeyboardInterrupt, Preempted: A signal came; says where the rows before it are.
     """
     path = options.output
     file_format = find_format(path, options.format)
@@ -52,9 +60,10 @@ def predict(model: str, inputs: list[str], options: PredictOptions) -> None:
         check_output(path, inputs, options.overwrite, options.resume)
     elif options.resume:
         raise UserError("--resume needs the --output FILE that it goes on with")
-    movies = read_inputs(inputs, options.plot)
+    read = read_inputs(inputs, options.plot)
+    named = ((" ".join(name.splitlines()), movie) for name, movie in read)  # ids are a line in CSV
     # A table that is none is known before the model is loaded.
-    movies = chain(list(islice(movies, 1)), movies)
+    movies = chain(list(islice(named, 1)), named)
     pipeline = GenrePipeline.from_pretrained(model, options.device, options.batch_size)
     hint = "" if path is None else f"; what is in {path} is whole, and --resume goes on"
     output = open_output(path, file_format, pipeline.genres, options.resume)
@@ -62,15 +71,15 @@ def predict(model: str, inputs: list[str], options: PredictOptions) -> None:
         with closing(output):
             if options.resume:
                 _skip_written(movies, output, inputs)
-            write_predictions(pipeline, movies, output, is_shown=path is not None)
+            write_predictions(pipeline, movies, output, path is not None, check_signals)
     except BrokenPipeError:
         # As of other Unix tools: whoever reads has enough, as `head` does.
         signal.signal(signal.SIGPIPE, signal.SIG_DFL)
         os.kill(os.getpid(), signal.SIGPIPE)
     except OSError as error:
         raise UserError(f"the output cannot be written ({error.strerror}){hint}") from error
-    except KeyboardInterrupt:
-        raise KeyboardInterrupt(hint) from None
+    except (KeyboardInterrupt, Preempted) as stop:
+        raise type(stop)(f"{stop}{hint}") from None
 
 
 def _skip_written(movies: Iterator[NamedMovie], output: Output, inputs: list[str]) -> None:
@@ -88,12 +97,17 @@ def _skip_written(movies: Iterator[NamedMovie], output: Output, inputs: list[str
 
 
 def write_predictions(
-    pipeline: GenrePipeline, movies: Iterator[NamedMovie], output: Output, is_shown: bool
+    pipeline: GenrePipeline,
+    movies: Iterator[NamedMovie],
+    output: Output,
+    is_shown: bool,
+    check_signals: Callable[[], None] = lambda: None,
 ) -> None:
     """Predict movies and write them down, and say how far it is.
 
     Args:
         is_shown: Also where standard output is a terminal, whose rows would tear a bar.
+        check_signals: As in `predict`.
 
     Raises:
         OSError: The output cannot be written.
@@ -104,6 +118,7 @@ def write_predictions(
     progress = log_progress(logger, "predicted", None, "movies") if is_shown else nullcontext()
     with progress as advance, closing(pipeline.stream(movie for _, movie in given)) as predictions:
         for movie_id, _ in named:
+            check_signals()
             prediction = next(predictions)
             number += 1
             output.write(movie_id, prediction)

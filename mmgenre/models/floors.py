@@ -138,7 +138,7 @@ class TfidfForSequenceClassification(_FloorPreTrainedModel):
 
     def embed(self, input_ids: torch.Tensor) -> torch.Tensor:
         """Counts, weighted by inverse document frequency, of length 1."""
-        counts = self.idf.new_zeros(len(input_ids), self.config.vocab_size)
+        counts = self.idf.new_zeros(input_ids.shape[0], self.config.vocab_size)
         counts.scatter_add_(1, input_ids, self.idf.new_ones(input_ids.shape))
         if self.config.sublinear_tf:
             counts = torch.where(counts > 0, 1 + counts.clamp(min=1).log(), counts)
@@ -157,10 +157,10 @@ class _ConstantForSequenceClassification(_FloorPreTrainedModel):
         self.post_init()
 
     def embed(self, input_ids: torch.Tensor) -> torch.Tensor:
-        return self.classifier_bias.new_zeros(len(input_ids), 0)
+        return self.classifier_bias.new_zeros(input_ids.shape[0], 0)
 
     def classify(self, embedding: torch.Tensor) -> torch.Tensor:
-        return self.classifier_bias.repeat(len(embedding), 1)
+        return self.classifier_bias.repeat(embedding.shape[0], 1)
 
 
 class MajorityForSequenceClassification(_ConstantForSequenceClassification):

@@ -14,7 +14,7 @@ _PR_SET_PDEATHSIG = 1  # linux/prctl.h
 class Preemption:
     """Notes that this process was asked to stop.
 
-    Before training there is nothing to save, and a signal ends the process at once. From `defer` on
+    A signal ends the process at once, as there is nothing to save before training. From `defer` on
     it is only noted; the trainer asks `is_requested` between steps. A second Ctrl-C quits at once.
     """
 
@@ -43,8 +43,16 @@ class Preemption:
         if number == signal.SIGINT:
             # The system's own handler works even where Python's waits for a collective to end.
             signal.signal(signal.SIGINT, signal.SIG_DFL)
-        if self.is_deferred:
-            return
-        if number == signal.SIGINT:
+        if not self.is_deferred:
+            self.check()
+
+    def check(self) -> None:
+        """Stop if a signal came whose exception was lost: Python drops those raised in finalizers.
+
+        Raises:
+            KeyboardInterrupt, Preempted: It came.
+        """
+        if self.signal == signal.SIGINT:
             raise KeyboardInterrupt
-        raise Preempted(f"stopped by {self.signal.name} before training began; start it again")
+        if self.signal is not None:
+            raise Preempted(f"stopped by {self.signal.name}; start it again")

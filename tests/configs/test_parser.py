@@ -142,6 +142,7 @@ MISTAKES_IN_RECIPES = {
     "model_config": ("model_config: 3", "model_config", "3"),
     "list": ("- seed", "mapping"),
     "broken YAML": ("seed: [1", "YAML"),
+    "a Python object": ("seed: !!python/object/apply:os.getpid []", "YAML", "python/object"),
 }
 
 

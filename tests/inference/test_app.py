@@ -1,7 +1,9 @@
 """The app in a real browser: `python -m pytest -m browser`."""
 
+import json
 import os
 import re
+import shutil
 import signal
 import socket
 import subprocess
@@ -23,16 +25,27 @@ pytestmark = pytest.mark.browser
 # Of Gradio's own page.
 IGNORED = "Method not implemented."
 SECONDS = 120_000
+HOSTILE = "</p></iframe><img src=x onerror=console.error(1)>"
 
 
 @pytest.fixture(scope="module")
-def address(trained_run: Path, demo_dir: Path, tmp_path_factory) -> Iterator[str]:
+def train_data(demo_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Movies whose titles are no plain text."""
+    folder = shutil.copytree(demo_dir, tmp_path_factory.mktemp("data") / "movies")
+    rows = [json.loads(line) for line in (folder / "metadata.jsonl").open()]
+    with (folder / "metadata.jsonl").open("w") as file:
+        file.writelines(f"{json.dumps(row | {'title': HOSTILE})}\n" for row in rows)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def address(trained_run: Path, train_data: Path, tmp_path_factory) -> Iterator[str]:
     """A running app; its process is ended by Ctrl-C."""
     log = tmp_path_factory.mktemp("app") / "log"
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    command = [sys.executable, "-m", "mmgenre.cli", "app", trained_run, "--train_data", demo_dir]
+    command = [sys.executable, "-m", "mmgenre.cli", "app", trained_run, "--train_data", train_data]
     with log.open("wb") as file:
         process = subprocess.Popen(
             [*map(str, command), "--port", str(port)],
@@ -99,7 +112,7 @@ def test_a_poster_and_a_plot_give_genres_an_explanation_and_similar_movies(
     frame.locator("h2").first.wait_for()
     assert frame.locator("img").first.get_attribute("src").startswith("data:")
     assert "duel" in frame.locator(".plot").first.inner_text()
-    assert opened.page.locator(".similar li").count() == 6
+    assert opened.page.locator(".similar b").all_inner_texts() == [HOSTILE] * 6
     assert opened.overflow == 0
     assert not [url for url in opened.requests if not url.startswith((address, "blob:"))]
     assert not [problem for problem in opened.problems if problem != IGNORED]
@@ -141,6 +154,15 @@ def test_nothing_at_all_is_one_sentence(visit, address):
     predict(opened)
     opened.page.locator("[data-testid=toast-body]").wait_for()
     assert "there is no poster and no plot" in error_of(opened)
+
+
+def test_html_in_a_plot_is_text(visit, address):
+    opened = open_app(visit, address)
+    opened.page.get_by_label("Plot").fill(HOSTILE)
+    predict(opened)
+    frame = opened.page.frame_locator("iframe.explanation")
+    assert frame.locator(".plot").first.inner_text() == HOSTILE
+    assert not [problem for problem in opened.problems if problem != IGNORED]
 
 
 def test_two_users_at_once_get_their_own(visit, address, pipeline):

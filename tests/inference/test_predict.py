@@ -6,6 +6,8 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from contextlib import closing
+from functools import partial
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -22,9 +24,12 @@ from mmgenre import GenrePipeline, load_model
 from mmgenre.data.readers.folder import read_folder
 from mmgenre.data.tokenizer import train_tokenizer
 from mmgenre.evaluation.predictions import read_predictions
-from mmgenre.inference.predict import PredictOptions, predict
+from mmgenre.inference.outputs import open_output
+from mmgenre.inference.predict import PredictOptions, predict, write_predictions
 from mmgenre.models.pictures import open_poster
 from mmgenre.models.processing_mmgenre import MMGenreProcessor
+from mmgenre.training.preemption import Preemption
+from mmgenre.utils.errors import PREEMPTION_SIGNALS
 
 Movie = dict[str, Any]
 
@@ -161,6 +166,18 @@ def test_a_plot_for_a_poster(
     assert row["probabilities"] == pytest.approx(movie["probabilities"], abs=1e-6)
 
 
+def test_no_cell_of_csv_is_a_formula_and_ids_come_back(trained_run: Path, tmp_path: Path) -> None:
+    ids = ["=1+1", "+1", "-1", "@sum(A1)", "\t=1", "'=1", "'Round Midnight", "two\nlines", "1"]
+    table, output = tmp_path / "table.jsonl", tmp_path / "out.csv"
+    table.write_text("".join(f"{json.dumps({'id': i, 'plot': 'A duel.'})}\n" for i in ids))
+    predict(str(trained_run), [str(table)], PredictOptions(output=output))
+    cells = ["'=1+1", "'+1", "'-1", "'@sum(A1)", "'\t=1", "''=1", "''Round Midnight", "two lines"]
+    assert list(predicted(output)) == [*cells, "1"]
+    before = output.read_bytes()
+    predict(str(trained_run), [str(table)], PredictOptions(output=output, resume=True))
+    assert output.read_bytes() == before
+
+
 @pytest.mark.parametrize("suffix", ["jsonl", "csv"])
 @pytest.mark.parametrize("kept", [0, 5, 40, 3000])
 def test_a_killed_run_goes_on_from_any_byte(
@@ -204,19 +221,18 @@ def start(*arguments: Any, **options: Any) -> subprocess.Popen[Any]:
     )
 
 
-def interrupt(process: subprocess.Popen[Any]) -> int:
-    """Press Ctrl-C, and again where Python lost it: it ignores one that meets a finalizer."""
-    for _ in range(3):
-        process.send_signal(signal.SIGINT)
-        try:
-            return process.wait(timeout=20)
-        except subprocess.TimeoutExpired:
-            continue
-    raise AssertionError("it goes on after three times Ctrl-C")
-
-
-def test_after_ctrl_c_what_is_written_is_whole_and_goes_on(
-    expected: dict[str, Movie], movies: Path, trained_run: Path, tmp_path: Path
+@pytest.mark.parametrize(
+    ("name", "status", "said"),
+    [("SIGINT", 130, "interrupted"), ("SIGTERM", 75, "stopped by SIGTERM; start it again")],
+)
+def test_after_a_signal_what_is_written_is_whole_and_goes_on(
+    name: str,
+    status: int,
+    said: str,
+    expected: dict[str, Movie],
+    movies: Path,
+    trained_run: Path,
+    tmp_path: Path,
 ) -> None:
     output = tmp_path / "out.jsonl"
     rows = (movies / "metadata.jsonl").read_bytes().splitlines(keepends=True)
@@ -227,10 +243,12 @@ def test_after_ctrl_c_what_is_written_is_whole_and_goes_on(
         process.stdin.write(row)
     process.stdin.flush()  # and left open: it waits for more
     wait_for(lambda: num_lines(output) >= 4, process)
-    assert interrupt(process) == 130
+    process.send_signal(getattr(signal, name))
+    assert process.wait(timeout=30) == status
     errors = process.communicate()[1].decode()
-    said = f"mmgenre: interrupted; what is in {output} is whole, and --resume goes on"
-    assert errors.splitlines()[-1] == said
+    assert errors.splitlines()[-1] == (
+        f"mmgenre: {said}; what is in {output} is whole, and --resume goes on"
+    )
     written = predicted(output)
     assert list(written) == list(expected)[: len(written)]
     predict(
@@ -239,6 +257,35 @@ def test_after_ctrl_c_what_is_written_is_whole_and_goes_on(
         PredictOptions(output=output, resume=True),
     )
     assert list(predicted(output)) == list(expected)
+
+
+class PressesCtrlC:
+    """As it is finalized, where Python drops the exception."""
+
+    def __del__(self) -> None:
+        signal.raise_signal(signal.SIGINT)
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+def test_a_ctrl_c_that_python_drops_is_heard_before_the_next_movie(
+    pipeline: GenrePipeline, tmp_path: Path, request: pytest.FixtureRequest
+) -> None:
+    for number in PREEMPTION_SIGNALS:
+        request.addfinalizer(partial(signal.signal, number, signal.getsignal(number)))
+    preemption = Preemption()
+    preemption.listen()
+
+    def movies() -> Iterator[tuple[str, Movie]]:
+        for number, movie in enumerate(endless([])):
+            if number == 20:
+                PressesCtrlC()
+            yield str(number), movie
+
+    output = open_output(tmp_path / "out.jsonl", "jsonl", pipeline.genres, resume=False)
+    with pytest.raises(KeyboardInterrupt), closing(output):
+        write_predictions(pipeline, movies(), output, False, preemption.check)
+    written = list(predicted(tmp_path / "out.jsonl"))
+    assert written == [str(number) for number in range(13)]  # as reading is ahead of writing
 
 
 def test_a_reader_that_has_enough_ends_it_in_silence(movies: Path, trained_run: Path) -> None:

@@ -230,6 +230,22 @@ def test_wrong_input_stops_with_one_sentence(name: str, case: Case) -> None:
     assert not list(case.folder.glob(".*.tmp"))
 
 
+def test_code_in_a_models_folder_is_not_run(case: Case, capsysbinary: Any) -> None:
+    trace = case.folder / "ran"
+    for name in ("evil.py", *(path.name for path in case.model.glob("*.py"))):
+        (case.model / name).write_text(f"open({str(trace)!r}, 'w')\nclass Evil: ...\n")
+    for name in ("config.json", "processor_config.json", "tokenizer_config.json"):
+        path = case.model / name
+        values = json.loads(path.read_text())
+        parts = ("Config", "ModelForSequenceClassification", "Processor", "ImageProcessor")
+        values["auto_map"] = {f"Auto{part}": "evil.Evil" for part in parts}
+        values["auto_map"]["AutoTokenizer"] = ["evil.Evil", "evil.Evil"]
+        path.write_text(json.dumps(values))
+    predict(str(case.model), case.inputs, PredictOptions())
+    assert json.loads(capsysbinary.readouterr().out).keys() == {"id", "genres", "probabilities"}
+    assert not trace.exists()
+
+
 ROWS: dict[str, tuple[Callable[[Case], Any], str]] = {
     "a poster's URL": (
         lambda case: case.rows({"poster": "https://example.org/a.jpg"}),
