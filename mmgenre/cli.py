@@ -12,6 +12,8 @@ from mmgenre import __version__
 from mmgenre.configs.arguments import DataFormat
 from mmgenre.utils.errors import exit_on_user_error
 
+_Commands = argparse._SubParsersAction  # without a public name
+
 
 def main() -> None:
     """Run a subcommand; each imports what it needs only when it is called."""
@@ -19,225 +21,21 @@ def main() -> None:
     parser.add_argument("--version", action="version", version=f"mmgenre {__version__}")
     commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
 
-    demo = commands.add_parser("demo", help="draw the demo movies into a folder")
-    demo.add_argument("folder", type=Path, help="folder to write metadata.jsonl and posters/ to")
-    demo.add_argument("--num_movies", type=int, default=1200, help="default: %(default)s")
-    demo.add_argument("--seed", type=int, default=0, help="default: %(default)s")
-    demo.set_defaults(run=_demo)
-
-    prepare = commands.add_parser(
-        "prepare", help="shrink posters and tokenise plots once, into a folder for training"
-    )
-    prepare.add_argument("source", help="folder, HDF5 file or Hub name of the movies")
-    prepare.add_argument("folder", type=Path, help="folder to write")
-    prepare.add_argument(
-        "--data_format",
-        choices=get_args(DataFormat),
-        default="auto",
-        help="format of SOURCE; default: found from the path",
-    )
-    prepare.add_argument(
-        "--tokenizer", help="store the plots' token ids too: the tokenizer's folder or Hub name"
-    )
-    prepare.add_argument(
-        "--max_length", type=int, default=512, help="cut plots to so many tokens; default: 512"
-    )
-    prepare.add_argument(
-        "--poster_size",
-        type=int,
-        default=256,
-        help="pixels of the shorter side that posters are shrunk to; default: 256",
-    )
-    prepare.add_argument(
-        "--num_workers", type=int, help="processes that decode posters; default: one for each core"
-    )
-    prepare.add_argument(
-        "--broken_posters",
-        choices=("count", "error"),
-        default="count",
-        help="a poster that cannot be decoded: list it and go on, or stop; default: count",
-    )
-    prepare.add_argument(
-        "--overwrite", action="store_true", help="delete what FOLDER holds prepared, and start anew"
-    )
-    prepare.set_defaults(run=_prepare)
-
-    predict = commands.add_parser("predict", help="predict genres of posters and plots")
-    predict.add_argument("model", help="folder of a run or a model, or a model's Hub name")
-    predict.add_argument(
-        "inputs",
-        metavar="INPUT",
-        nargs="+",
-        help="a poster, a folder of posters or movies, a CSV file, JSON lines, or - for a table on "
-        "standard input",
-    )
-    predict.add_argument("--plot", help="plot of the one poster that is given")
-    predict.add_argument("--output", type=Path, help="file to write; default: standard output")
-    predict.add_argument(
-        "--format",
-        choices=("jsonl", "csv", "parquet"),
-        help="default: by the suffix of --output, or jsonl",
-    )
-    predict.add_argument(
-        "--batch_size", type=int, default=16, help="movies at once; default: %(default)s"
-    )
-    predict.add_argument("--device", help="such as cpu or cuda:1; default: a GPU if there is one")
-    predict.add_argument("--overwrite", action="store_true", help="replace the output file")
-    predict.add_argument(
-        "--resume", action="store_true", help="go on behind the rows that the output file has"
-    )
-    predict.set_defaults(run=_predict)
-
-    push = commands.add_parser("push", help="share a run's best model on the Hugging Face Hub")
-    push.add_argument("run_folder", metavar="RUN", help="folder of a run that was evaluated")
-    push.add_argument("repo", help="name on the Hub, such as owner/name")
-    push.add_argument(
-        "--dry_run", action="store_true", help="show what would be uploaded, and upload nothing"
-    )
-    push.add_argument("--public", action="store_true", help="for everybody; default: private")
-    push.add_argument("--data_license", help="licence of the movies, for the card")
-    push.set_defaults(run=_push)
-
-    table = commands.add_parser("table", help="compare runs by their reports")
-    table.add_argument("runs", metavar="RUN", nargs="+", type=Path, help="folder of a run")
-    table.add_argument("--split", default="test", help="report to compare; default: %(default)s")
-    table.add_argument("--baseline", help="one of the runs; the others are tested against it")
-    table.add_argument(
-        "--metric",
-        default="f1_macro",
-        choices=["f1_micro", "f1_macro", "f1_weighted", "f1_samples"],
-        help="what is tested; default: %(default)s",
-    )
-    table.add_argument(
-        "--format",
-        default="markdown",
-        choices=["markdown", "latex", "csv", "json"],
-        help="default: %(default)s",
-    )
-    table.add_argument(
-        "--no_literature",
-        dest="literature",
-        action="store_false",
-        help="leave out the columns of what the literature reports",
-    )
-    table.set_defaults(run=_table)
-
-    sweep = commands.add_parser(
-        "sweep",
-        help="train over several seeds, and search over settings, on validation",
-        usage="%(prog)s [--flag value ...] -- COMMAND",
-    )
-    sweep.add_argument(
-        "command",
-        metavar="COMMAND",
-        nargs="+",
-        help="what trains one run, without its seed and folder: accelerate launch train.py ...",
-    )
-    sweep.add_argument(
-        "--output_dir",
-        type=Path,
-        default=Path("runs/sweep"),
-        help="folder of the runs; what is finished there is not done again; default: %(default)s",
-    )
-    sweep.add_argument(
-        "--seeds", type=int, nargs="+", default=[42], help="a run for each; default: 42"
-    )
-    sweep.add_argument(
-        "--search",
-        nargs="+",
-        default=[],
-        metavar="KEY=VALUES",
-        help="flags or fields of the model's config: KEY=A,B,..., KEY=log:LOW:HIGH, "
-        "KEY=uniform:LOW:HIGH, KEY=int:LOW:HIGH",
-    )
-    sweep.add_argument("--trials", type=int, default=20, help="settings; default: %(default)s")
-    sweep.add_argument(
-        "--sampler", choices=["random", "tpe"], default="tpe", help="default: %(default)s"
-    )
-    sweep.add_argument(
-        "--metric",
-        default="f1_macro",
-        choices=["f1_micro", "f1_macro", "f1_weighted", "f1_samples", "map_macro"],
-        help="what is searched for, on validation; default: %(default)s",
-    )
-    sweep.set_defaults(run=_sweep)
-
-    graph = commands.add_parser("graph", help="join movies that share people in their credits")
-    graph.add_argument("dataset", help="folder, HDF5 file or Hub name of the movies, or 'demo'")
-    graph.add_argument(
-        "--roles",
-        nargs="+",
-        default=["medium"],
-        help="people who count: sparse, medium, dense, or roles by name; default: medium",
-    )
-    graph.add_argument(
-        "--max_movies", type=int, help="leave people out who have more movies; default: nobody"
-    )
-    graph.add_argument(
-        "--data_format",
-        choices=get_args(DataFormat),
-        default="auto",
-        help="format of DATASET; default: found from the path",
-    )
-    graph.add_argument(
-        "--output",
-        default="runs/graph",
-        help="folder to write the graph and its figures to; default: %(default)s",
-    )
-    graph.set_defaults(run=_graph)
-
-    export = commands.add_parser("export", help="write a model for ONNX Runtime or torch.export")
-    export.add_argument("model", help="a run's folder, a saved model's folder or its Hub name")
-    export.add_argument("folder", type=Path, help="folder to write")
-    export.add_argument(
-        "--format", choices=("onnx", "torch"), default="onnx", help="default: %(default)s"
-    )
-    export.add_argument(
-        "--int8", action="store_true", help="also with the weights of linear layers in 8 bits"
-    )
-    export.add_argument(
-        "--dataset",
-        help="movies to compare the exported model on, or 'demo'; default: the run's own",
-    )
-    export.add_argument(
-        "--split",
-        choices=("train", "validation", "test"),
-        default="validation",
-        help="default: %(default)s",
-    )
-    export.add_argument(
-        "--max_movies", type=int, default=500, help="of the split; default: %(default)s"
-    )
-    export.set_defaults(run=_export)
-
-    explain = commands.add_parser("explain", help="show which words and regions make the genres")
-    explain.add_argument("model", help="a run's folder, a saved model's folder or its Hub name")
-    explain.add_argument("--poster", help="picture file")
-    explain.add_argument("--plot", help="text")
-    explain.add_argument(
-        "--genres", nargs="+", default=[], help="to explain; default: those that are predicted"
-    )
-    explain.add_argument("--output", type=Path, required=True, help="folder to write")
-    explain.set_defaults(run=_explain)
-
-    app = commands.add_parser("app", help="try a model in a browser")
-    app.add_argument("model", help="a run's folder, a saved model's folder or its Hub name")
-    app.add_argument("--train_data", help="movies of which similar ones are shown")
-    app.add_argument(
-        "--host",
-        default="127.0.0.1",
-        help="address to listen on; default: %(default)s, which is this machine alone",
-    )
-    app.add_argument("--port", type=int, default=7860, help="default: %(default)s")
-    app.set_defaults(run=_app)
-
-    stats = commands.add_parser("stats", help="count what a data set holds", add_help=False)
-    stats.set_defaults(run=_stats)
-
-    doctor = commands.add_parser(
-        "doctor", help="check that a training can run here, before it costs hours", add_help=False
-    )
-    doctor.set_defaults(run=_doctor)
+    for add in (
+        _add_demo,
+        _add_prepare,
+        _add_predict,
+        _add_push,
+        _add_table,
+        _add_sweep,
+        _add_graph,
+        _add_export,
+        _add_explain,
+        _add_app,
+        _add_stats,
+        _add_doctor,
+    ):
+        add(commands)
 
     args, rest = parser.parse_known_args()
     if rest and args.run not in (_stats, _doctor):
@@ -246,10 +44,23 @@ def main() -> None:
         args.run(args)
 
 
+def _add_demo(commands: _Commands) -> None:
+    parser = commands.add_parser("demo", help="draw the demo movies into a folder")
+    parser.add_argument("folder", type=Path, help="folder to write metadata.jsonl and posters/ to")
+    parser.add_argument("--num_movies", type=int, default=1200, help="default: %(default)s")
+    parser.add_argument("--seed", type=int, default=0, help="default: %(default)s")
+    parser.set_defaults(run=_demo)
+
+
 def _demo(args: argparse.Namespace) -> None:
     from mmgenre.data.demo import write_demo_movies
 
     print(write_demo_movies(args.folder, num_movies=args.num_movies, seed=args.seed))
+
+
+def _add_stats(commands: _Commands) -> None:
+    parser = commands.add_parser("stats", help="count what a data set holds", add_help=False)
+    parser.set_defaults(run=_stats)
 
 
 def _stats(_: argparse.Namespace) -> None:
@@ -286,10 +97,56 @@ def _stats(_: argparse.Namespace) -> None:
     write_stats(stats, folder)
 
 
+def _add_doctor(commands: _Commands) -> None:
+    parser = commands.add_parser(
+        "doctor", help="check that a training can run here, before it costs hours", add_help=False
+    )
+    parser.set_defaults(run=_doctor)
+
+
 def _doctor(_: argparse.Namespace) -> None:
     from mmgenre.doctor import examine
 
     examine(sys.argv[2:])
+
+
+def _add_prepare(commands: _Commands) -> None:
+    parser = commands.add_parser(
+        "prepare", help="shrink posters and tokenise plots once, into a folder for training"
+    )
+    parser.add_argument("source", help="folder, HDF5 file or Hub name of the movies")
+    parser.add_argument("folder", type=Path, help="folder to write")
+    parser.add_argument(
+        "--data_format",
+        choices=get_args(DataFormat),
+        default="auto",
+        help="format of SOURCE; default: found from the path",
+    )
+    parser.add_argument(
+        "--tokenizer", help="store the plots' token ids too: the tokenizer's folder or Hub name"
+    )
+    parser.add_argument(
+        "--max_length", type=int, default=512, help="cut plots to so many tokens; default: 512"
+    )
+    parser.add_argument(
+        "--poster_size",
+        type=int,
+        default=256,
+        help="pixels of the shorter side that posters are shrunk to; default: 256",
+    )
+    parser.add_argument(
+        "--num_workers", type=int, help="processes that decode posters; default: one for each core"
+    )
+    parser.add_argument(
+        "--broken_posters",
+        choices=("count", "error"),
+        default="count",
+        help="a poster that cannot be decoded: list it and go on, or stop; default: count",
+    )
+    parser.add_argument(
+        "--overwrite", action="store_true", help="delete what FOLDER holds prepared, and start anew"
+    )
+    parser.set_defaults(run=_prepare)
 
 
 def _prepare(args: argparse.Namespace) -> None:
@@ -325,6 +182,34 @@ def _importing() -> Iterator[None]:
         gc.freeze()
 
 
+def _add_predict(commands: _Commands) -> None:
+    parser = commands.add_parser("predict", help="predict genres of posters and plots")
+    parser.add_argument("model", help="folder of a run or a model, or a model's Hub name")
+    parser.add_argument(
+        "inputs",
+        metavar="INPUT",
+        nargs="+",
+        help="a poster, a folder of posters or movies, a CSV file, JSON lines, or - for a table on "
+        "standard input",
+    )
+    parser.add_argument("--plot", help="plot of the one poster that is given")
+    parser.add_argument("--output", type=Path, help="file to write; default: standard output")
+    parser.add_argument(
+        "--format",
+        choices=("jsonl", "csv", "parquet"),
+        help="default: by the suffix of --output, or jsonl",
+    )
+    parser.add_argument(
+        "--batch_size", type=int, default=16, help="movies at once; default: %(default)s"
+    )
+    parser.add_argument("--device", help="such as cpu or cuda:1; default: a GPU if there is one")
+    parser.add_argument("--overwrite", action="store_true", help="replace the output file")
+    parser.add_argument(
+        "--resume", action="store_true", help="go on behind the rows that the output file has"
+    )
+    parser.set_defaults(run=_predict)
+
+
 def _predict(args: argparse.Namespace) -> None:
     from mmgenre.training.preemption import Preemption
 
@@ -351,6 +236,18 @@ def _predict(args: argparse.Namespace) -> None:
     )
 
 
+def _add_push(commands: _Commands) -> None:
+    parser = commands.add_parser("push", help="share a run's best model on the Hugging Face Hub")
+    parser.add_argument("run_folder", metavar="RUN", help="folder of a run that was evaluated")
+    parser.add_argument("repo", help="name on the Hub, such as owner/name")
+    parser.add_argument(
+        "--dry_run", action="store_true", help="show what would be uploaded, and upload nothing"
+    )
+    parser.add_argument("--public", action="store_true", help="for everybody; default: private")
+    parser.add_argument("--data_license", help="licence of the movies, for the card")
+    parser.set_defaults(run=_push)
+
+
 def _push(args: argparse.Namespace) -> None:
     from mmgenre.inference.push import push
 
@@ -363,6 +260,32 @@ def _push(args: argparse.Namespace) -> None:
     )
 
 
+def _add_table(commands: _Commands) -> None:
+    parser = commands.add_parser("table", help="compare runs by their reports")
+    parser.add_argument("runs", metavar="RUN", nargs="+", type=Path, help="folder of a run")
+    parser.add_argument("--split", default="test", help="report to compare; default: %(default)s")
+    parser.add_argument("--baseline", help="one of the runs; the others are tested against it")
+    parser.add_argument(
+        "--metric",
+        default="f1_macro",
+        choices=["f1_micro", "f1_macro", "f1_weighted", "f1_samples"],
+        help="what is tested; default: %(default)s",
+    )
+    parser.add_argument(
+        "--format",
+        default="markdown",
+        choices=["markdown", "latex", "csv", "json"],
+        help="default: %(default)s",
+    )
+    parser.add_argument(
+        "--no_literature",
+        dest="literature",
+        action="store_false",
+        help="leave out the columns of what the literature reports",
+    )
+    parser.set_defaults(run=_table)
+
+
 def _table(args: argparse.Namespace) -> None:
     from mmgenre.evaluation.runs import check_comparable, group_runs, read_run
     from mmgenre.evaluation.table import FORMATS, compare
@@ -371,6 +294,48 @@ def _table(args: argparse.Namespace) -> None:
     check_comparable(runs)
     rows = compare(group_runs(runs), args.baseline, args.metric, args.literature)
     print(FORMATS[args.format](rows), end="")
+
+
+def _add_sweep(commands: _Commands) -> None:
+    parser = commands.add_parser(
+        "sweep",
+        help="train over several seeds, and search over settings, on validation",
+        usage="%(prog)s [--flag value ...] -- COMMAND",
+    )
+    parser.add_argument(
+        "command",
+        metavar="COMMAND",
+        nargs="+",
+        help="what trains one run, without its seed and folder: accelerate launch train.py ...",
+    )
+    parser.add_argument(
+        "--output_dir",
+        type=Path,
+        default=Path("runs/sweep"),
+        help="folder of the runs; what is finished there is not done again; default: %(default)s",
+    )
+    parser.add_argument(
+        "--seeds", type=int, nargs="+", default=[42], help="a run for each; default: 42"
+    )
+    parser.add_argument(
+        "--search",
+        nargs="+",
+        default=[],
+        metavar="KEY=VALUES",
+        help="flags or fields of the model's config: KEY=A,B,..., KEY=log:LOW:HIGH, "
+        "KEY=uniform:LOW:HIGH, KEY=int:LOW:HIGH",
+    )
+    parser.add_argument("--trials", type=int, default=20, help="settings; default: %(default)s")
+    parser.add_argument(
+        "--sampler", choices=["random", "tpe"], default="tpe", help="default: %(default)s"
+    )
+    parser.add_argument(
+        "--metric",
+        default="f1_macro",
+        choices=["f1_micro", "f1_macro", "f1_weighted", "f1_samples", "map_macro"],
+        help="what is searched for, on validation; default: %(default)s",
+    )
+    parser.set_defaults(run=_sweep)
 
 
 def _sweep(args: argparse.Namespace) -> None:
@@ -387,6 +352,32 @@ def _sweep(args: argparse.Namespace) -> None:
         args.sampler,
         args.metric,
     )
+
+
+def _add_graph(commands: _Commands) -> None:
+    parser = commands.add_parser("graph", help="join movies that share people in their credits")
+    parser.add_argument("dataset", help="folder, HDF5 file or Hub name of the movies, or 'demo'")
+    parser.add_argument(
+        "--roles",
+        nargs="+",
+        default=["medium"],
+        help="people who count: sparse, medium, dense, or roles by name; default: medium",
+    )
+    parser.add_argument(
+        "--max_movies", type=int, help="leave people out who have more movies; default: nobody"
+    )
+    parser.add_argument(
+        "--data_format",
+        choices=get_args(DataFormat),
+        default="auto",
+        help="format of DATASET; default: found from the path",
+    )
+    parser.add_argument(
+        "--output",
+        default="runs/graph",
+        help="folder to write the graph and its figures to; default: %(default)s",
+    )
+    parser.set_defaults(run=_graph)
 
 
 def _graph(args: argparse.Namespace) -> None:
@@ -409,6 +400,32 @@ def _graph(args: argparse.Namespace) -> None:
     stats = {"dataset": args.dataset, **compute_graph_stats(graph, records)}
     print_graph_stats(stats)
     write_graph_stats(stats, folder)
+
+
+def _add_export(commands: _Commands) -> None:
+    parser = commands.add_parser("export", help="write a model for ONNX Runtime or torch.export")
+    parser.add_argument("model", help="a run's folder, a saved model's folder or its Hub name")
+    parser.add_argument("folder", type=Path, help="folder to write")
+    parser.add_argument(
+        "--format", choices=("onnx", "torch"), default="onnx", help="default: %(default)s"
+    )
+    parser.add_argument(
+        "--int8", action="store_true", help="also with the weights of linear layers in 8 bits"
+    )
+    parser.add_argument(
+        "--dataset",
+        help="movies to compare the exported model on, or 'demo'; default: the run's own",
+    )
+    parser.add_argument(
+        "--split",
+        choices=("train", "validation", "test"),
+        default="validation",
+        help="default: %(default)s",
+    )
+    parser.add_argument(
+        "--max_movies", type=int, default=500, help="of the split; default: %(default)s"
+    )
+    parser.set_defaults(run=_export)
 
 
 def _export(args: argparse.Namespace) -> None:
@@ -446,6 +463,18 @@ def _export(args: argparse.Namespace) -> None:
     print(comparison_table(comparisons))
 
 
+def _add_explain(commands: _Commands) -> None:
+    parser = commands.add_parser("explain", help="show which words and regions make the genres")
+    parser.add_argument("model", help="a run's folder, a saved model's folder or its Hub name")
+    parser.add_argument("--poster", help="picture file")
+    parser.add_argument("--plot", help="text")
+    parser.add_argument(
+        "--genres", nargs="+", default=[], help="to explain; default: those that are predicted"
+    )
+    parser.add_argument("--output", type=Path, required=True, help="folder to write")
+    parser.set_defaults(run=_explain)
+
+
 def _explain(args: argparse.Namespace) -> None:
     from mmgenre.inference.explain import Explainer
     from mmgenre.inference.explanation_page import write_explanation
@@ -464,6 +493,19 @@ def _explain(args: argparse.Namespace) -> None:
         parts = [f"{name} {value:+.3f}" for name, value in explained.contributions.items()]
         print(f"{explained.genre} {explained.probability:.3f}: {', '.join(parts)}")
     print(args.output)
+
+
+def _add_app(commands: _Commands) -> None:
+    parser = commands.add_parser("app", help="try a model in a browser")
+    parser.add_argument("model", help="a run's folder, a saved model's folder or its Hub name")
+    parser.add_argument("--train_data", help="movies of which similar ones are shown")
+    parser.add_argument(
+        "--host",
+        default="127.0.0.1",
+        help="address to listen on; default: %(default)s, which is this machine alone",
+    )
+    parser.add_argument("--port", type=int, default=7860, help="default: %(default)s")
+    parser.set_defaults(run=_app)
 
 
 def _app(args: argparse.Namespace) -> None:
