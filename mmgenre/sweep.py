@@ -94,12 +94,14 @@ class Runner:
     """Trains and evaluates runs in processes of their own, and passes on that it is to stop.
 
     Attributes:
+        evaluation: Flags for `evaluate.py`, beside the split.
         runs: Those that are finished.
         failed: The others, and what their process ended with.
     """
 
     command: Sequence[str]
     evaluate: Path
+    evaluation: Sequence[str] = ()
     runs: list[Run] = field(default_factory=list)
     failed: list[str] = field(default_factory=list)
 
@@ -122,7 +124,14 @@ class Runner:
                 logger.info("training %s", run)
                 status = self._call([*self.command, *flags(settings), *map(str, own)])
                 if not status:
-                    words = [sys.executable, self.evaluate, run, "--split", VALIDATION]
+                    words = [
+                        sys.executable,
+                        self.evaluate,
+                        run,
+                        "--split",
+                        VALIDATION,
+                        *self.evaluation,
+                    ]
                     status = self._call(list(map(str, words)), stdout=subprocess.DEVNULL)
             if status:
                 self.failed.append(f"{run} (status {status})")
