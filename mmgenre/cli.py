@@ -193,7 +193,7 @@ def main() -> None:
         "--format", choices=("onnx", "torch"), default="onnx", help="default: %(default)s"
     )
     export.add_argument(
-        "--int8", action="store_true", help="also with the weights of linear layers in 8 bits"
+        "--int8", action="store_true", help="also with the encoders' linear layers in 8 bits"
     )
     export.add_argument(
         "--dataset",
