@@ -410,7 +410,7 @@ def _add_export(commands: _Commands) -> None:
         "--format", choices=("onnx", "torch"), default="onnx", help="default: %(default)s"
     )
     parser.add_argument(
-        "--int8", action="store_true", help="also with the weights of linear layers in 8 bits"
+        "--int8", action="store_true", help="also with the encoders' linear layers in 8 bits"
     )
     parser.add_argument(
         "--dataset",
