@@ -152,8 +152,11 @@ def _add_prepare(commands: _Commands) -> None:
 def _prepare(args: argparse.Namespace) -> None:
     from mmgenre.data.prepare import PrepareOptions, prepare_movies
     from mmgenre.models.pictures import open_poster
+    from mmgenre.training.preemption import Preemption
     from mmgenre.utils.logging import set_up_logging
 
+    preemption = Preemption()
+    preemption.listen()
     set_up_logging()
     prepare_movies(
         args.source,
@@ -164,6 +167,7 @@ def _prepare(args: argparse.Namespace) -> None:
         broken_posters=args.broken_posters,
         num_workers=args.num_workers,
         overwrite=args.overwrite,
+        check_signals=preemption.check,
     )
 
 

@@ -14,7 +14,7 @@ import multiprocessing
 import os
 import signal
 from collections import Counter, deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
@@ -75,6 +75,7 @@ def prepare_movies(
     broken_posters: str = "count",
     num_workers: int | None = None,
     overwrite: bool = False,
+    check_signals: Callable[[], None] = lambda: None,
 ) -> Manifest:
     """Write a prepared folder, go on with one that was begun, or check one that is complete.
 
@@ -87,6 +88,7 @@ def prepare_movies(
         broken_posters: `count`, or `error` to stop at the first.
         num_workers: Processes that decode; None is one for each core.
         overwrite: Delete what `folder` holds of an earlier preparation.
+        check_signals: Raises where a signal asked to stop; called between shards.
 
     Raises:
         UserError: The data set cannot be read; the folder holds other files, was prepared from
@@ -123,7 +125,7 @@ def prepare_movies(
             if manifest is None:
                 wanted.write(folder)
                 tasks = _tasks(folder, wanted, tokenizer, decode)
-                _write_shards(wanted, tasks, total, broken_posters, num_workers)
+                _write_shards(wanted, tasks, total, broken_posters, num_workers, check_signals)
                 _finish(folder, wanted)
                 return wanted
     _verify(folder, manifest)
@@ -146,7 +148,12 @@ def _tasks(
 
 
 def _write_shards(
-    manifest: Manifest, tasks: Iterator[Task], total: int, broken_posters: str, num_workers: int
+    manifest: Manifest,
+    tasks: Iterator[Task],
+    total: int,
+    broken_posters: str,
+    num_workers: int,
+    check_signals: Callable[[], None],
 ) -> None:
     """Have the shards written, and note in the manifest what they hold."""
     splits: Counter[str] = Counter()
@@ -163,6 +170,7 @@ def _write_shards(
             splits += result.splits
             num_kept += result.is_kept
             advance(result.shard.num_movies)
+            check_signals()
     manifest.splits = dict(splits)
     if num_kept:
         logger.info("%d of %d shards were there already", num_kept, len(manifest.shards))

@@ -355,24 +355,39 @@ def is_gone(group: int) -> bool:
     return False
 
 
-@pytest.mark.parametrize("interruption", [signal.SIGKILL, signal.SIGINT])
+@pytest.mark.parametrize(
+    ("interruption", "status", "last_line"),
+    [
+        (signal.SIGKILL, -signal.SIGKILL, None),
+        (signal.SIGINT, 130, "mmgenre: interrupted"),
+        (signal.SIGTERM, 75, "mmgenre: stopped by SIGTERM; start it again"),
+    ],
+)
 def test_an_interrupted_preparation_is_gone_on_with(
-    interruption: signal.Signals, many: Path, uninterrupted: Manifest, tmp_path: Path
+    interruption: signal.Signals,
+    status: int,
+    last_line: str | None,
+    many: Path,
+    uninterrupted: Manifest,
+    tmp_path: Path,
 ) -> None:
     folder = tmp_path / "prepared"
     with subprocess.Popen(
         command(many, folder), stderr=subprocess.PIPE, text=True, start_new_session=True
     ) as process:
         wait_for(lambda: len(files_of(folder)) >= 2)
-        if interruption == signal.SIGINT:  # as a terminal sends it, to all processes
-            os.killpg(process.pid, interruption)
-        else:
+        os.killpg(process.pid, signal.SIGSTOP)  # a busy machine may be late with what follows
+        assert len(files_of(folder)) < 10
+        if interruption == signal.SIGKILL:
             process.kill()
+        else:  # as terminals and batch systems send it, to all processes
+            os.killpg(process.pid, interruption)
+        os.killpg(process.pid, signal.SIGCONT)
         _, error = process.communicate(timeout=60)
     wait_for(lambda: is_gone(process.pid))  # its workers too
-    if interruption == signal.SIGINT:
-        assert process.returncode == 130
-        assert error.splitlines()[-1] == "mmgenre: interrupted"
+    assert process.returncode == status
+    if last_line is not None:
+        assert error.splitlines()[-1] == last_line
         assert "Traceback" not in error
     finished = files_of(folder)
     assert 2 <= len(finished) < 15
