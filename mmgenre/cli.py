@@ -451,7 +451,7 @@ def _export(args: argparse.Namespace) -> None:
             args.dataset = str(write_demo_movies(Path(scratch)))
         options = EvaluationArguments(dataset=args.dataset, split=args.split, unknown_genres="drop")
         saved = open_saved(args.model, options)
-        check_exportable(saved.model, args.folder)
+        check_exportable(saved.model, args.folder, args.format, args.int8)
         movies = load_movies(saved.data, saved.seed, genres=saved.model.config.genres)
         movies.splits[args.split] = movies.split(args.split)[: args.max_movies]
         data = create_split(movies, args.split, saved.model, saved.processor, saved.data)

@@ -15,6 +15,7 @@ import shutil
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Literal
 
@@ -57,11 +58,12 @@ class Comparison:
     f1_macro_lost: float
 
 
-def check_exportable(model: GenrePreTrainedModel, folder: Path) -> None:
+def check_exportable(model: GenrePreTrainedModel, folder: Path, format: Format, int8: bool) -> None:
     """See what would stop an export, before movies are read.
 
     Raises:
-        UserError: The model needs a movie graph, or `folder` is there already.
+        UserError: The model needs a movie graph, `folder` is there already, a package is missing,
+            or `format` has no 8 bits.
     """
     if hasattr(model.config, "graph_roles"):
         raise UserError(
@@ -70,6 +72,11 @@ def check_exportable(model: GenrePreTrainedModel, folder: Path) -> None:
         )
     if folder.exists():
         raise UserError(f"folder {str(folder)!r} exists; name a new one")
+    if format == "torch" and int8:
+        raise UserError("--int8 needs --format onnx; torch.export quantises nothing")
+    for package in ("onnxruntime", "onnxscript") if format == "onnx" else ():
+        if find_spec(package) is None:
+            raise UserError(f"exporting to ONNX needs {package}; pip install 'mmgenre[onnx]'")
 
 
 def export_model(
@@ -92,10 +99,10 @@ def export_model(
         File name to comparison.
 
     Raises:
-        UserError: A package is missing, the folder cannot be written, or a probability differs by
+        UserError: As `check_exportable`, the folder cannot be written, or a probability differs by
             more than `TOLERANCE`; then no folder is left.
     """
-    check_exportable(model, folder)
+    check_exportable(model, folder, format, int8)
     model.eval().cpu()
     temporary = folder.with_name(f".{folder.name}.tmp")
     try:
@@ -104,9 +111,12 @@ def export_model(
         model.config.save_pretrained(temporary)
         processor.save_pretrained(temporary)
         names = input_names(model, processor)
-        write = _write_onnx if format == "onnx" else _write_torch
+        program = _capture(model, processor, names)
         runs = {"original": lambda inputs: model(**inputs).logits}
-        runs |= write(_capture(model, processor, names), names, temporary, int8)
+        if format == "onnx":
+            runs |= _write_onnx(program, names, temporary, int8)
+        else:
+            runs |= _write_torch(program, names, temporary)
         comparisons = _compare(runs, names, model, batches, num_movies)
         figures = {name: vars(comparison) for name, comparison in comparisons.items()}
         text = json.dumps({"movies": num_movies, "comparisons": figures}, indent=2)
@@ -160,14 +170,8 @@ def _capture(
 def _write_onnx(
     program: torch.export.ExportedProgram, names: Sequence[str], folder: Path, int8: bool
 ) -> dict[str, Run]:
-    try:
-        import onnxruntime
-        import onnxscript  # noqa: F401  # what torch.onnx needs
-        from onnxruntime.quantization import QuantType, quantize_dynamic
-    except ImportError as error:
-        raise UserError(
-            f"exporting to ONNX needs {error.name}; pip install 'mmgenre[onnx]'"
-        ) from error
+    import onnxruntime
+    from onnxruntime.quantization import QuantType, quantize_dynamic
 
     path, small = folder / ONNX_FILE, folder / INT8_FILE
     with _quiet():
@@ -201,10 +205,8 @@ def _write_onnx(
 
 
 def _write_torch(
-    program: torch.export.ExportedProgram, names: Sequence[str], folder: Path, int8: bool
+    program: torch.export.ExportedProgram, names: Sequence[str], folder: Path
 ) -> dict[str, Run]:
-    if int8:
-        raise UserError("--int8 needs --format onnx; torch.export quantises nothing")
     path = folder / TORCH_FILE
     torch.export.save(program, path)
     module = torch.export.load(path).module()
