@@ -5,13 +5,13 @@ import sys
 
 if __name__ == "evaluate":
     # Imported, not run: a library that does `import evaluate` with this folder on the path means
-    # Hugging Face's evaluate, so hand over to it.
+    # Hugging Face's evaluate, so hand over to it, and to no other checkout's file of this name.
     from importlib.machinery import PathFinder
     from importlib.util import module_from_spec
     from pathlib import Path
 
-    here = Path(__file__).resolve().parent
-    spec = PathFinder.find_spec(__name__, [p for p in sys.path if Path(p).resolve() != here])
+    packages = [p for p in sys.path if (Path(p) / "evaluate" / "__init__.py").is_file()]
+    spec = PathFinder.find_spec(__name__, packages)
     if spec is None or spec.loader is None:
         raise ModuleNotFoundError("the library evaluate is not installed", name=__name__)
     sys.modules[__name__] = module_from_spec(spec)

@@ -52,13 +52,15 @@ SMALL = {
 BATCH_SIZE = 16
 NUM_POSTERS = 64
 WORDS = [f"{start}{end}" for start in "bcdfghklmnprst" for end in ("a", "end", "ing", "or", "us")]
-# argv: folder, table, output. The peak of the process in MiB, model and libraries included.
+# argv: folder, table, output. The peak of the process in MiB, model and libraries included; that of
+# `getrusage` is at least what the process that starts it holds.
 PREDICT_ALONE = """
-import resource, sys
+import sys
 from pathlib import Path
 from mmgenre.inference.predict import PredictOptions, predict
 predict(sys.argv[1], [sys.argv[2]], PredictOptions(output=Path(sys.argv[3])))
-print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
+status = Path("/proc/self/status").read_text()
+print(int(status.split("VmHWM:")[1].split()[0]) / 1024)
 """
 LOAD_TENSORS = """
 import sys, torch
