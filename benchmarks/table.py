@@ -89,6 +89,9 @@ def main() -> None:
         settings = small(args.text_backbone, args.roles)
     else:
         settings = published()
+    for name in args.systems or ():
+        if name not in settings:
+            parser.error(f"there is no system {name!r}; there are {', '.join(settings)}")
     common = ["--dataset", args.dataset, "--report_to", "none", *args.flags]
     systems, failed = {}, []
     for name in args.systems or settings:
@@ -97,10 +100,11 @@ def main() -> None:
         runs = [read_run(f, args.split) for f in folders if (f / "reports" / args.split).is_dir()]
         if runs:
             systems[name] = System(name, runs)
-    check_comparable([run for system in systems.values() for run in system.runs])
-    print(to_markdown(compare(list(systems.values()), literature=not is_demo)), end="")
-    if is_demo:
-        print_expected(systems)
+    if systems:
+        check_comparable([run for system in systems.values() for run in system.runs])
+        print(to_markdown(compare(list(systems.values()), literature=not is_demo)), end="")
+        if is_demo:
+            print_expected(systems)
     if failed:
         sys.exit(f"failed: {'; '.join(failed)}")
 
