@@ -130,6 +130,19 @@ def test_thresholds_cannot_be_stored_in_a_hub_model(run_main, demo_dir: Path) ->
         run_main("evaluate", "some/model", *arguments)
 
 
+@pytest.mark.parametrize(
+    ("given", "what"),
+    [("a model", "is a model without a run"), ("a mistyped run", "does not exist here")],
+)
+def test_a_model_by_itself_needs_a_data_set(
+    trained_run: Path, run_main, given: str, what: str
+) -> None:
+    path = model_folder(trained_run) if given == "a model" else trained_run.with_name("traind")
+    with pytest.raises(UserError) as caught:
+        run_main("evaluate", path)
+    assert str(caught.value) == f"{str(path)!r} {what}; a model by itself needs --dataset as well"
+
+
 def test_ablations_are_evaluations_of_changed_movies(
     run_copy: Path, run_main, demo_dir: Path
 ) -> None:

@@ -259,7 +259,10 @@ def test_a_graph_backbone_for_another_system(bert_run, recipe_of, run_main) -> N
 
 def test_a_graph_backbone_that_does_not_exist(recipe_of, run_main) -> None:
     message = fails(run_main, "--recipe", recipe_of("mm_gatbt"), "--graph_backbone", "no/where")
-    assert message == "graph_backbone 'no/where' is not a saved model: config.json is missing"
+    assert message == (
+        "graph_backbone 'no/where' is neither a folder nor a model on the Hub, as far as it can be "
+        "reached"
+    )
 
 
 def test_no_credits(recipe_of, run_main, demo_dir, tmp_path) -> None:

@@ -108,7 +108,8 @@ def open_saved(run_or_model: str, args: EvaluationArguments) -> Saved:
             selection = f"best {training.metric_for_best_model} on validation"
     else:
         if args.dataset is None:
-            raise UserError(f"{run_or_model!r} is a model without a run; give --dataset as well")
+            what = "is a model without a run" if folder.exists() else "does not exist here"
+            raise UserError(f"{run_or_model!r} {what}; a model by itself needs --dataset as well")
         data, training = DataArguments(), TrainingArguments()
         reports = Path(REPORTS_DIR) / folder.name
         selection = "as saved"
