@@ -166,9 +166,10 @@ def load_processor(path: str) -> Any:
 
 def _load(path: str, part: str, **options: Any) -> Any:
     from huggingface_hub import hf_hub_download
+    from huggingface_hub.errors import LocalEntryNotFoundError
 
-    folder = Path(path)
     try:
+        folder = Path(path)
         file = folder / "config.json" if folder.is_dir() else hf_hub_download(path, "config.json")
         values = json.loads(Path(file).read_text(encoding="utf-8"))
         kind = str(values.get("model_type"))
@@ -180,12 +181,10 @@ def _load(path: str, part: str, **options: Any) -> Any:
         system = SYSTEMS[kind.removeprefix("mmgenre-")]
         _check_config(load_class(system.config), values)
         return load_class(getattr(system, part)).from_pretrained(path, **options)
-    except FileNotFoundError as error:
-        if not folder.is_dir():
-            raise ValueError(
-                f"{path!r} is neither a folder nor a model on the Hub, as far as it can be reached"
-            ) from error
-        raise ValueError(f"{path!r} is not a saved model: {error.filename} is missing") from error
+    except LocalEntryNotFoundError as error:
+        raise ValueError(
+            f"{path!r} is neither a folder nor a model on the Hub, as far as it can be reached"
+        ) from error
     except Exception as error:  # json, safetensors and the Hub each raise kinds of their own
         reason = " ".join(str(error).split()) or type(error).__name__
         raise ValueError(f"{path!r} cannot be loaded as a model: {reason}") from error

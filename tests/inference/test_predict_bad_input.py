@@ -61,6 +61,12 @@ def pickled_weights(case: Case, name: str) -> None:
     (case.model / name).write_bytes(pickle.dumps(Opens(case.folder / "ran")))
 
 
+def missing_shard(case: Case) -> None:
+    (case.model / "model.safetensors").unlink()
+    index = {"metadata": {"total_size": 1}, "weight_map": {"a": "model-00001.safetensors"}}
+    (case.model / "model.safetensors.index.json").write_text(json.dumps(index))
+
+
 def graph_model(case: Case) -> None:
     shutil.rmtree(case.model)
     model = create("gat")
@@ -95,6 +101,10 @@ STOPS: dict[str, tuple[Callable[[Case], Any], str]] = {
         lambda case: pickled_weights(case, "pytorch_model.bin"),
         "'.*model' cannot be loaded as a model: Error no file named model.safetensors found in "
         "directory .*model.",
+    ),
+    "a shard of the weights that is missing": (
+        missing_shard,
+        "'.*model' cannot be loaded as a model: .*model-00001.safetensors.*",
     ),
     "no names of labels": (
         lambda case: case.config(lambda values: values.pop("id2label")),

@@ -129,19 +129,13 @@ def test_a_process_that_hangs_ends_the_others_in_time(tmp_path: Path) -> None:
 
 def test_a_loader_process_that_is_killed(tmp_path: Path) -> None:
     (process,) = start(1, TOY, json.dumps([[str(tmp_path), {**ENDLESS, "num_workers": 1}]]))
-
-    def kill_children() -> bool:
+    wait_for((tmp_path / "checkpoints" / "last").exists, process)
+    # Again and again: between two epochs nobody misses a loader process that has done its work.
+    while process.poll() is None:
         children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
         for child in children:
             with suppress(ProcessLookupError):
                 os.kill(int(child), signal.SIGKILL)
-        return bool(children)
-
-    wait_for((tmp_path / "checkpoints" / "last").exists, process)
-    wait_for(kill_children, process)
-    # Between two epochs nobody misses a loader process that has done its work.
-    while process.poll() is None:
-        kill_children()
     ((status, errors),) = finish([process])
     assert status == FAILURE_STATUS, errors
     # torch's own handler of the death can fall into a destructor, whose trace Python prints
