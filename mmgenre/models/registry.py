@@ -186,6 +186,10 @@ def _load(path: str, part: str, **options: Any) -> Any:
             f"{path!r} is neither a folder nor a model on the Hub, as far as it can be reached"
         ) from error
     except Exception as error:  # json, safetensors and the Hub each raise kinds of their own
+        if isinstance(error, FileNotFoundError) and error.filename:  # safetensors names none
+            raise ValueError(
+                f"{path!r} is not a saved model: {error.filename} is missing"
+            ) from error
         reason = " ".join(str(error).split()) or type(error).__name__
         raise ValueError(f"{path!r} cannot be loaded as a model: {reason}") from error
 
